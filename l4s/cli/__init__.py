@@ -1,0 +1,38 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command runs."""
+
+import sys
+
+import typer
+
+from l4s import __version__
+from l4s.cli import loop
+from l4s.errors import L4SError
+
+app = typer.Typer(
+    name="l4s",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="Map landslides where no labels exist: train, pseudo-label, ensemble and submit as in Landslide4Sense.",
+)
+loop.register(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"l4s {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show it.")) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's error is one message and exit code 2."""
+    try:
+        app()
+    except L4SError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(2)

@@ -1,0 +1,124 @@
+"""Training batches from cached domains: one `Batch` a step and slice, made the same way in any process."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from l4s.data.augment import Sample, build_augment
+from l4s.data.domain import Domain
+from l4s.data.sampler import draw, share_rows
+from l4s.recipe import Train
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one step. `image` (B, C, H, W) float32 standardised; `target` (B, H, W) float32 in [0, 1]; `weight`
+    (B, H, W) float32 >= 0, 0 = ignored; `domain` (B,) int64 position in the recipe; `index` (B,) int64 row in the
+    domain; `adapt` (B,) bool, True for rows of target domains."""
+
+    image: Tensor
+    target: Tensor
+    weight: Tensor
+    domain: Tensor
+    index: Tensor
+    adapt: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device, images channels last."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
+        return replace(self, **moved | {"image": moved["image"].contiguous(memory_format=torch.channels_last)})
+
+
+@dataclass(frozen=True)
+class Part:
+    """A domain's share of the training data: which rows, how they are normalised, and their labels.
+
+    `scale`, `shift`: (N, C) float32 as `l4s.data.domain.affine` gives them. `labels(row)` gives target (H, W) float32
+    and weight (H, W) float32.
+    """
+
+    domain: Domain
+    number: int
+    rows: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+    labels: Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+    def image(self, row: int) -> np.ndarray:
+        """(C, H, W) float32 under the recipe's normalisation."""
+        cached = self.domain.cache.images[row].astype(np.float32)
+        return cached * self.scale[row, :, None, None] + self.shift[row, :, None, None]
+
+
+def mask_labels(domain: Domain) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    """Labels from a source domain's masks: target 1 on landslide, weight 0 on ignored pixels."""
+    masks = domain.cache.masks
+    return lambda row: ((masks[row] == 1).astype(np.float32), (masks[row] != 255).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Which rows of each batch this process handles at a time."""
+
+    rank: int = 0
+    world: int = 1
+    accumulate: int = 1
+
+
+class Steps(Dataset[Batch]):
+    """Item s * accumulate + m is micro-batch m of step s, for one process."""
+
+    def __init__(self, source: Sequence[Part], target: Sequence[Part], train: Train, seed: int, cut: Slice) -> None:
+        self.pools = [_pool(source), _pool(target)]
+        self.counts = share_rows(train.batch, train.target_share if target else None)
+        self.seed, self.cut = seed, cut
+        self.augment = build_augment(train.augment, source[0].domain.bands.spectral)
+
+    def rows(self, step: int) -> list[tuple[Part, int, bool]]:
+        """All rows of a step: source rows first, then target rows."""
+        rows: list[tuple[Part, int, bool]] = []
+        for stream, (pool, count) in enumerate(zip(self.pools, self.counts, strict=True)):
+            if count:
+                chosen = draw(step, count, len(pool), self.seed, stream)
+                rows += [(*pool[place], stream == 1) for place in chosen]
+        return rows
+
+    def __getitem__(self, item: int) -> Batch:
+        step, micro = divmod(item, self.cut.accumulate)
+        first = micro * self.cut.world + self.cut.rank
+        every = self.cut.accumulate * self.cut.world
+        rows = list(enumerate(self.rows(step)))[first::every]
+        samples = [self._sample(step, place, part, row) for place, (part, row, _) in rows]
+        image, target, weight = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True))
+        number = torch.tensor([part.number for _, (part, _, _) in rows])
+        index = torch.tensor([row for _, (_, row, _) in rows])
+        return Batch(image, target, weight, number, index, torch.tensor([adapt for _, (_, _, adapt) in rows]))
+
+    def _sample(self, step: int, place: int, part: Part, row: int) -> Sample:
+        rng = np.random.default_rng((self.seed, 2, step, place))
+        return self.augment((part.image(row), *part.labels(row)), rng)
+
+
+def batches(steps: Steps, items: range, workers: int) -> Iterable[Batch]:
+    """Batches of these items in order, made by `workers` processes (0: by this one)."""
+    return DataLoader(
+        steps,
+        sampler=items,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers else None,
+    )
+
+
+def _quiet_worker(_: int) -> None:
+    torch.set_num_threads(1)  # more threads than cores make small operations 25 to 100 times slower
+
+
+def _pool(parts: Sequence[Part]) -> list[tuple[Part, int]]:
+    return [(part, int(row)) for part in parts for row in part.rows]

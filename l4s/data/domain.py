@@ -1,0 +1,142 @@
+"""A domain: patches treated as one source or one target, with their statistics and their hold-out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from l4s.data.bands import Bands
+from l4s.data.cache import Cache, Track, open_cache
+from l4s.data.readers import PatchRef, find_patches
+from l4s.data.stats import Stats, constants, pool, subdomain_stats
+from l4s.errors import DataError
+from l4s.recipe import DomainConfig, HoldOut, Normalise
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Patches in natural order of id, and what is known of them. `train` and `heldout` are row numbers, int64."""
+
+    name: str
+    config: DomainConfig
+    bands: Bands
+    patches: tuple[PatchRef, ...]
+    cache: Cache
+    stats: Stats
+    train: np.ndarray
+    heldout: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the patches in pixels."""
+        height, width = self.cache.images.shape[2:]
+        return height, width
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Rows that members predict: the hold-out of a source, every patch of another domain."""
+        return self.heldout if self.config.role == "source" else np.arange(len(self))
+
+    def ids(self, rows: np.ndarray) -> tuple[str, ...]:
+        """Ids of these rows."""
+        return tuple(self.patches[row].id for row in rows)
+
+
+def open_domain(
+    name: str, config: DomainConfig, bands: Bands, root: Path, cache: Path, track: Track | None = None
+) -> Domain:
+    """Find a domain's patches below `root`, open (or build) their cache below `cache`, and compute its statistics.
+
+    Raises:
+        DataError: patches are missing or broken, a source patch has no mask, or the hold-out leaves nothing.
+    """
+    patches = find_patches(root, config.split, layout=config.layout, regions=config.regions)
+    shared = [[bands.names.index(band) for band in group] for group in config.share_stats]
+    opened = open_cache(
+        patches, bands, cache, positive=config.positive, ignore=config.ignore, shared=shared, track=track
+    )
+    if config.role == "source" and not opened.labelled.all():
+        missing = patches[int(np.argmin(opened.labelled))]
+        raise DataError(f"domain {name}: source patch {missing.image} has no mask")
+    stats = subdomain_stats(opened.moments, [patch.region for patch in patches], config.subdomains, shared)
+    train, heldout = split(patches, config.holdout)
+    if not len(train):
+        raise DataError(f"domain {name}: the hold-out leaves none of {len(patches)} patches to train on")
+    return Domain(name, config, bands, patches, opened, stats, train, heldout)
+
+
+def split(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows held out; rows in a gap are in neither.
+
+    Raises:
+        DataError: nothing would be held out though the recipe asks for it.
+    """
+    number = np.array([patch.number for patch in patches])
+    region = np.array([patch.region for patch in patches])
+    near = held = np.zeros(len(patches), bool)
+    if config.by == "region":
+        near = held = np.isin(region, config.regions)
+    elif config.by == "random":
+        assert config.share is not None
+        held = np.zeros(len(patches), bool)
+        drawn = np.random.default_rng(config.seed).permutation(len(patches))[: round(config.share * len(patches))]
+        held[drawn] = True
+        near = held
+    elif config.by != "none":
+        ranges = config.ranges if config.by == "ids" else _last_blocks(number, region, config.share or 0.0)
+        held = _within(number, ranges, 0)
+        near = _within(number, ranges, config.gap)
+    if config.by != "none" and not held.any():
+        raise DataError(f"holdout by {config.by!r} holds out none of {len(patches)} patches: {config!r}")
+    return np.flatnonzero(~near), np.flatnonzero(held)
+
+
+def _last_blocks(number: np.ndarray, region: np.ndarray, share: float) -> list[tuple[int, int]]:
+    """The id range of the last `share` of each region's patches."""
+    blocks = []
+    for name in sorted(set(region.tolist())):
+        ids = np.sort(number[region == name])
+        count = round(share * len(ids))
+        if count:
+            blocks.append((int(ids[-count]), int(ids[-1])))
+    return blocks
+
+
+def _within(number: np.ndarray, ranges: Sequence[tuple[int, int]], gap: int) -> np.ndarray:
+    inside = np.zeros(len(number), bool)
+    for first, last in ranges:
+        inside |= (number >= first - gap) & (number <= last + gap)
+    return inside
+
+
+def affine(
+    domain: Domain, mode: Normalise, sources: Sequence[Domain], patch_blend: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """What turns cached values into those of a normalisation: x' = scale * x + shift, per patch and band.
+
+    Args:
+        mode: `separated` uses the (sub-)domain's own statistics, `source` those of the source patches pooled,
+            `official` and `imagenet` published constants, `patch` a blend of the patch's own and the (sub-)domain's.
+        patch_blend: share of the patch's own statistics under `patch`.
+
+    Returns:
+        scale and shift, each (N, C) float32.
+    """
+    own_mean, own_std = domain.stats.mean[domain.stats.member], domain.stats.std[domain.stats.member]
+    if mode == "source" and domain.config.role != "source":
+        mean, std = pool(np.concatenate([source.cache.moments for source in sources], axis=1))
+    elif mode in ("official", "imagenet"):
+        mean, std = constants(mode, domain.bands.names)
+    elif mode == "patch":
+        _, patch_mean, patch_variance = domain.cache.moments
+        mean = patch_blend * patch_mean + (1 - patch_blend) * own_mean
+        std = patch_blend * np.sqrt(patch_variance) + (1 - patch_blend) * own_std
+    else:
+        mean, std = own_mean, own_std
+    scale = np.broadcast_to(domain.cache.std / std, own_mean.shape)
+    shift = np.broadcast_to((domain.cache.mean - mean) / std, own_mean.shape)
+    return scale.astype(np.float32), shift.astype(np.float32)

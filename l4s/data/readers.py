@@ -1,0 +1,323 @@
+"""Patches on disk: where each release keeps them, and one image or mask as an array.
+
+Files are called `image_N.h5` and `mask_N.h5` and are paired by the integer N, never by sorted position (methods A3, A7).
+Hidden files, `Thumbs.db`, `desktop.ini` and `__MACOSX` are left alone; anything else that is not a patch is an error, so
+that nothing is skipped silently.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from l4s.data.bands import Bands
+from l4s.errors import DataError, RecipeError
+
+FOLDERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "official": {"train": ("TrainData",), "validation": ("ValidData",), "test": ("TestData",)},
+    "huggingface": {"train": ("train",), "validation": ("validation",), "test": ("test",)},
+    "split-folders": {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)},
+}
+"""Layout -> split -> the names its folder may have."""
+
+SPLITS = {name: split for folders in FOLDERS.values() for split, names in folders.items() for name in names}
+"""Every name of a split -> `train`, `validation` or `test`."""
+
+IMAGE_FOLDERS = ("img", "images")
+MASK_FOLDERS = ("mask", "masks", "annotations")
+NAME = re.compile(r"(image|mask)_([0-9]+)\.h5")
+TOLERATED = ("Thumbs.db", "desktop.ini", "__MACOSX")
+
+
+@dataclass(frozen=True)
+class PatchRef:
+    """One patch: its id as written in the file name, the same as an integer, its files, its region ("" if none)."""
+
+    id: str
+    number: int
+    image: Path
+    mask: Path | None
+    region: str = ""
+
+
+def _official(root: Path, split: str) -> tuple[PatchRef, ...] | None:
+    """`TrainData|ValidData|TestData/{img,mask}`: the original release and the complete one on Zenodo."""
+    folder = _split_folder(root, "official", split)
+    return _apart(folder / "img", folder / "mask") if folder else None
+
+
+def _huggingface(root: Path, split: str) -> tuple[PatchRef, ...] | None:
+    """`images/{train,validation,test}` and `annotations/{train,validation,test}`."""
+    images = _split_folder(root / "images", "huggingface", split)
+    return _apart(images, root / "annotations" / images.name) if images else None
+
+
+def _split_folders(root: Path, split: str) -> tuple[PatchRef, ...] | None:
+    """`train|validation|valid|val|test`, each with `img|images` and perhaps `mask|masks|annotations`."""
+    folder = _split_folder(root, "split-folders", split)
+    images = _one(folder, IMAGE_FOLDERS) if folder else None
+    return _apart(images, _one(images.parent, MASK_FOLDERS)) if images else None
+
+
+def _flat(root: Path, split: str) -> tuple[PatchRef, ...] | None:
+    """The folder `root/split`; `root` itself where `split` is the mere name of a split."""
+    folder = root / split
+    return _folder(root if split in SPLITS and not folder.is_dir() else folder)
+
+
+READERS: dict[str, Callable[[Path, str], tuple[PatchRef, ...] | None]] = {
+    "official": _official,
+    "huggingface": _huggingface,
+    "split-folders": _split_folders,
+    "flat": _flat,
+}
+"""Layout -> function (root, split) that returns the patches, or None where the layout does not match."""
+
+
+def find_patches(
+    root: Path, split: str, *, layout: str = "auto", regions: Mapping[str, tuple[int, int]] = {}
+) -> tuple[PatchRef, ...]:
+    """Find the patches of one split, in order of their integer ids; a patch without a mask file has mask None.
+
+    `split` is `train`, `validation` or `test`, another name of these (`ValidData`, `val`), or a folder relative to
+    `root` (`.` is `root` itself) that holds the patches or has them in `img/`, with masks beside them or in `mask/`.
+    With `layout="auto"` a named split never means `root` itself, so two splits cannot be the same files unnoticed.
+    One extra folder around everything is tolerated where it is the only match. `regions` maps a name to the inclusive
+    range of ids that lie there.
+
+    Raises DataError where nothing or more than one layout matches, for a foreign file, an id seen twice, a mask without
+    an image, overlapping regions or an id outside all of them; RecipeError for an unknown layout or an absolute split.
+    """
+    if layout != "auto" and layout not in READERS:
+        raise RecipeError(f"layout = {layout!r} is unknown; choose auto, {', '.join(READERS)}")
+    if Path(split).is_absolute():
+        raise RecipeError(f"split = {split!r} is absolute; name a folder relative to the data folder {root}")
+    if not root.is_dir():
+        raise DataError(f"the data folder {root} does not exist; point `root` (--data, $L4S_DATA) at the unpacked data")
+    found = _search(root, split, layout)
+    if found is None:
+        found = _search_below(root, split, layout)
+    if found is None:
+        raise DataError(_nothing_found(root, split, layout))
+    return _with_regions(found, regions) if regions else found
+
+
+def _search(root: Path, split: str, layout: str) -> tuple[PatchRef, ...] | None:
+    if layout != "auto":
+        return READERS[layout](root, split)
+    # A folder that is spelt out wins; `train`, `validation` and `test` first mean the split, whatever its folder.
+    if split not in SPLITS.values() and (found := _folder(root / split)) is not None:
+        return found
+    named = [name for name in READERS if name != "flat"]
+    matches = {name: refs for name in named if (refs := READERS[name](root, split)) is not None}
+    if len(matches) > 1:
+        raise DataError(f"{root} holds split {split!r} in several layouts: set `layout` to {' or '.join(matches)}")
+    return next(iter(matches.values())) if matches else _folder(root / split)
+
+
+def _search_below(root: Path, split: str, layout: str) -> tuple[PatchRef, ...] | None:
+    # Where `root` itself is meant, a folder below it is something else.
+    if layout == "flat" or Path(split) == Path("."):
+        return None
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not _tolerated(path)]
+    matches = {path: refs for path in folders if (refs := _search(path, split, layout)) is not None}
+    if len(matches) > 1:
+        where = ", ".join(path.name for path in matches)
+        raise DataError(f"{root} holds split {split!r} in several folders: {where}; set `root` (--data) to one of them")
+    return next(iter(matches.values()), None)
+
+
+def _split_folder(parent: Path, layout: str, split: str) -> Path | None:
+    return _one(parent, FOLDERS[layout][SPLITS[split]]) if split in SPLITS else None
+
+
+def _one(parent: Path, names: Sequence[str]) -> Path | None:
+    there = [parent / name for name in names if (parent / name).is_dir()]
+    if len(there) > 1:
+        both = " and ".join(path.name for path in there)
+        raise DataError(f"{parent} holds {both}, which mean the same: rename one, or name the folder itself as `split`")
+    return there[0] if there else None
+
+
+def _apart(images: Path, masks: Path | None) -> tuple[PatchRef, ...] | None:
+    if not images.is_dir():
+        return None
+    truth = _scan(masks, ("mask",))["mask"] if masks is not None and masks.is_dir() else {}
+    return _pair(images, _scan(images, ("image",))["image"], truth)
+
+
+def _folder(folder: Path) -> tuple[PatchRef, ...] | None:
+    """The patches of a folder that holds them itself or in `img/`; None where it does neither."""
+    if not folder.is_dir():
+        return None
+    if not any(match and match[1] == "image" for match in (NAME.fullmatch(path.name) for path in folder.iterdir())):
+        images = _one(folder, IMAGE_FOLDERS)
+        return _apart(images, _one(folder, MASK_FOLDERS)) if images else None
+    found = _scan(folder, ("image", "mask"), folders=MASK_FOLDERS)
+    # `img/` may be given itself, with its masks in `../mask`; next to any other name, `mask` may be somebody else's.
+    here = folder.resolve()
+    beside = _one(here.parent, MASK_FOLDERS) if here.name in IMAGE_FOLDERS else None
+    others = [path for path in (_one(folder, MASK_FOLDERS), beside) if path]
+    if len(others) + bool(found["mask"]) > 1:
+        where = ", ".join(str(path) for path in ([folder] if found["mask"] else []) + others)
+        raise DataError(f"masks for {folder} lie in several places: {where}; keep one of them")
+    return _pair(folder, found["image"], _scan(others[0], ("mask",))["mask"] if others else found["mask"])
+
+
+def _scan(folder: Path, kinds: Sequence[str], folders: Sequence[str] = ()) -> dict[str, dict[int, Path]]:
+    found: dict[str, dict[int, Path]] = {kind: {} for kind in kinds}
+    for path in sorted(folder.iterdir()):
+        match = NAME.fullmatch(path.name)
+        if match is None or match[1] not in found:
+            if not _tolerated(path) and path.name not in folders:
+                wanted = " or ".join(f"{kind}_N.h5" for kind in kinds)
+                raise DataError(f"{path} is no {wanted}: move it away, so that nothing is skipped silently")
+            continue
+        other = found[match[1]].setdefault(int(match[2]), path)
+        if other is not path:
+            raise DataError(f"{other} and {path.name} have the same id {int(match[2])}: keep one of them")
+    return found
+
+
+def _tolerated(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in TOLERATED
+
+
+def _pair(folder: Path, images: Mapping[int, Path], masks: Mapping[int, Path]) -> tuple[PatchRef, ...]:
+    if not images:
+        raise DataError(f"{folder} holds no image_N.h5: unpack the images there, or change `split` or `root` (--data)")
+    if lost := sorted(masks.keys() - images.keys()):
+        more = f" (and {len(lost) - 1} more)" if lost[1:] else ""
+        raise DataError(
+            f"{masks[lost[0]]}{more} has no image_{lost[0]}.h5 in {folder}: add the image or remove the mask"
+        )
+    ids = {number: path.stem.removeprefix("image_") for number, path in images.items()}
+    return tuple(PatchRef(ids[number], number, images[number], masks.get(number)) for number in sorted(images))
+
+
+def _with_regions(refs: Sequence[PatchRef], regions: Mapping[str, tuple[int, int]]) -> tuple[PatchRef, ...]:
+    ranges = sorted((first, last, name) for name, (first, last) in regions.items())
+    for first, last, name in ranges:
+        if first > last:
+            raise DataError(f"region {name!r} ends before it begins: {first} to {last}; write it as (first, last)")
+    for (_, last, name), (first, _, other) in pairwise(ranges):
+        if first <= last:
+            raise DataError(f"regions {name!r} and {other!r} both hold id {first}: make their ranges disjoint")
+
+    def region(ref: PatchRef) -> str:
+        for first, last, name in ranges:
+            if first <= ref.number <= last:
+                return name
+        raise DataError(
+            f"id {ref.number} ({ref.image}) lies in none of the regions {', '.join(regions)}: add its range"
+        )
+
+    return tuple(replace(ref, region=region(ref)) for ref in refs)
+
+
+def _nothing_found(root: Path, split: str, layout: str) -> str:
+    pattern = {"official": "{}/img", "huggingface": "images/{}", "split-folders": "{}/img|images"}
+    names = {name: FOLDERS[name].get(SPLITS.get(split, ""), ()) for name in pattern if layout in ("auto", name)}
+    places = [pattern[name].format(folder) for name, folders in names.items() for folder in folders]
+    if layout in ("auto", "flat"):
+        places += [f"{split}/image_N.h5", f"{split}/img|images"]
+    looked = ", ".join(dict.fromkeys(places)) or f"train, validation and test, the splits that layout {layout!r} has"
+    entries = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(root.iterdir())]
+    there = ", ".join(entries[:12]) + (f" and {len(entries) - 12} more" if entries[12:] else "")
+    return (
+        f"no patches of split {split!r} (layout {layout!r}) in {root}: looked for {looked}; there is "
+        f"{there or 'nothing'}. Set `split` to the folder below {root.name} that holds image_N.h5 or img/ "
+        f"('.' is {root.name} itself), or change `layout` or `root` (--data)"
+    )
+
+
+@contextmanager
+def _open(path: Path, key: str) -> Iterator[h5py.Dataset]:
+    # Opened and closed inside each call: one handle must not cross a fork.
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get(key), h5py.Dataset):
+                raise DataError(f"{path} has no array {key!r}; its keys are {', '.join(map(str, file)) or 'none'}")
+            yield file[key]
+    except DataError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises any of them where bytes are damaged
+        raise DataError(f"{path} cannot be read ({error}): download or unpack it again") from error
+
+
+def _bands_last(path: Path, shape: Sequence[int], bands: Bands) -> bool:
+    count = len(bands.file)
+    # Where both ends fit, the release's convention (H, W, C) decides (methods A1).
+    if len(shape) != 3 or count not in (shape[0], shape[2]):
+        raise DataError(
+            f"{path} has shape {tuple(shape)}; (H, W, {count}) or ({count}, H, W) is needed for the bands "
+            f"{', '.join(bands.file)}: name the bands of the file in `bands.file`"
+        )
+    return bool(shape[2] == count)
+
+
+def image_shape(ref: PatchRef, bands: Bands) -> tuple[int, int]:
+    """Height and width of a patch in pixels, without reading its values. Raises DataError as `read_image` does."""
+    with _open(ref.image, "img") as data:
+        shape = data.shape
+    height, width = shape[:2] if _bands_last(ref.image, shape, bands) else shape[1:]
+    return int(height), int(width)
+
+
+def read_image(ref: PatchRef, bands: Bands) -> np.ndarray:
+    """Read the image of a patch: (C, H, W) float32, the bands of `bands.names` in that order, values as stored.
+
+    The file holds (H, W, C) or (C, H, W) of any integer or float type under `img`. NaN is kept: statistics leave it out.
+    Raises DataError, naming the file, for a broken file, a missing key, other bands, other types or infinite values.
+    """
+    with _open(ref.image, "img") as data:
+        last = _bands_last(ref.image, data.shape, bands)
+        if data.dtype.kind not in "fiu":
+            raise DataError(f"{ref.image} holds {data.dtype} under 'img'; store integers or floats")
+        values = data[()]
+    chosen = np.moveaxis(values, -1, 0)[list(bands.index)] if last else values[list(bands.index)]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        image = np.ascontiguousarray(chosen, dtype=np.float32)
+    if infinite := [name for name, band in zip(bands.names, image, strict=True) if np.isinf(band).any()]:
+        raise DataError(f"{ref.image} is infinite in float32 in {', '.join(infinite)}; write NaN for missing values")
+    return image
+
+
+def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[int] = (255,)) -> np.ndarray:
+    """Read the mask of a patch: (H, W) uint8, 1 for values in `positive`, 255 for those in `ignore`, 0 for 0.
+
+    The file holds (H, W), (H, W, 1) or (1, H, W) under `mask`.
+    Raises DataError, naming the file, for a missing or broken file, another shape, or a value that is none of these;
+    RecipeError where a value would mean two things.
+    """
+    if twice := sorted({*positive} & {*ignore} | {0} & {*positive, *ignore}):
+        why = "0 is the background" if twice[0] == 0 else "it is in both"
+        raise RecipeError(f"mask value {twice[0]} has two meanings ({why}): take it out of `positive` or `ignore`")
+    if ref.mask is None:
+        raise DataError(f"patch {ref.id} has no mask beside {ref.image}: use it as an unlabelled target")
+    with _open(ref.mask, "mask") as data:
+        values = _plane(ref.mask, data)
+    strange = np.setdiff1d(values, [0, *positive, *ignore])
+    if strange.size:
+        some = ", ".join(f"{value:g}" for value in strange[:8].astype(float))
+        raise DataError(
+            f"{ref.mask} holds {some}, beside background 0, positive {[*positive]} and ignore {[*ignore]}: "
+            f"put the value under `positive` or `ignore`"
+        )
+    return np.where(np.isin(values, [*ignore]), 255, np.isin(values, [*positive])).astype(np.uint8)
+
+
+def _plane(path: Path, data: h5py.Dataset) -> np.ndarray:
+    if data.dtype.kind not in "fiub":
+        raise DataError(f"{path} holds {data.dtype} under 'mask'; store integers")
+    values: np.ndarray = data[()]
+    if values.ndim == 3 and 1 in (values.shape[2], values.shape[0]):
+        values = np.squeeze(values, axis=2 if values.shape[2] == 1 else 0)
+    if values.ndim != 2:
+        raise DataError(f"{path} has shape {values.shape}; (H, W), (H, W, 1) or (1, H, W) is needed")
+    return values

@@ -1,0 +1,172 @@
+"""A recipe opened for work: its domains, its members, the engine, and what each of its steps depends on.
+
+The fingerprint of a step covers the keys that it reads and the fingerprints it builds on, nothing else: adding rounds,
+members or domains redoes nothing, and equal steps of other runs are taken over.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l4s.data.domain import Domain, affine
+from l4s.engine import Engine
+from l4s.errors import RecipeError, RunError
+from l4s.load import Member, did_you_mean, expand
+from l4s.recipe import Normalise, Recipe, Round, Tta, fingerprint
+from l4s.rundir import RunDir, read_json
+
+FORMAT = 1  # raised when a step's meaning changes without a key of the recipe changing
+ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One recipe (one cell of a sweep) with its data open."""
+
+    recipe: Recipe
+    engine: Engine
+    run: RunDir
+    domains: Mapping[str, Domain]
+    members: tuple[Member, ...]
+
+    def source(self) -> list[Domain]:
+        return [self.domains[name] for name in self.recipe.domains("source")]
+
+    def target(self) -> list[Domain]:
+        return [self.domains[name] for name in self.recipe.domains("target")]
+
+    def predicted(self) -> list[Domain]:
+        """Domains that are predicted: targets, eval domains and held-out sources."""
+        return [domain for domain in self.domains.values() if len(domain.predicted)]
+
+    def round(self, number: int) -> Round:
+        """What the recipe says of a round."""
+        return next((entry for entry in self.recipe.round if entry.round == number), Round(round=number))
+
+    def trained(self, number: int) -> list[Member]:
+        """The members that train in a round."""
+        names = self.round(number).train
+        return [member for member in self.members if not names or member.base in names]
+
+    def tta(self, domain: Domain) -> tuple[Tta, ...]:
+        """The test-time augmentations a domain is predicted under."""
+        return domain.config.tta or self.recipe.predict.tta
+
+    def group(self, member: Member) -> str:
+        """The ensemble a member belongs to; "" where there is one."""
+        axes = [f"{key.rsplit('.', 1)[-1]}-{member.axes[key]}" for key in self.recipe.ensemble.group_by if key in member.axes]
+        return "-".join(axes)
+
+    def grouped(self, members: Sequence[Member]) -> dict[str, list[Member]]:
+        """Members by ensemble."""
+        groups: dict[str, list[Member]] = {}
+        for member in members:
+            groups.setdefault(self.group(member), []).append(member)
+        return groups
+
+    def affine(self, domain: Domain, member: Member) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and shift, (N, C) float32 each, of a domain's cached values as a member sees them."""
+        return affine(domain, self.mode(domain, member), self.source(), member.config.patch_blend)
+
+    def mode(self, domain: Domain, member: Member) -> Normalise:
+        """The normalisation of a domain: its own word, else the member's."""
+        return domain.config.normalise or member.config.normalise
+
+    def describe(self, domain: Domain, member: Member, rows: np.ndarray) -> dict[str, Any]:
+        """What a step depends on when it reads these rows of a domain through a member's normalisation."""
+        arrays = (rows, *self.affine(domain, member))
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:16]
+        return {"content": domain.cache.digest, "rows_and_normalisation": digest}
+
+    def fit_key(self, member: Member, number: int) -> str:
+        """Fingerprint of training a member in a round."""
+        # keys at their defaults are left out, so that a key added later does not redo what was made without it
+        unread = {"grid", "needs", "init", "normalise", "patch_blend"}
+        config = member.config.model_dump(mode="json", exclude=unread, exclude_defaults=True)
+        if number == 0 and "train" in config:
+            config["train"] = {key: value for key, value in config["train"].items() if key not in ROUND_KEYS}
+        reads = [self.describe(domain, member, domain.train) for domain in self.source()]
+        if member.config.train.keep:
+            reads += [self.describe(domain, member, domain.heldout) for domain in self.source()]
+        if number:
+            reads += [self.describe(domain, member, domain.train) for domain in self.target()]
+        return fingerprint(
+            {
+                "step": "fit",
+                "format": FORMAT,
+                "member": config,
+                "bands": self.recipe.bands.model_dump(mode="json"),
+                "reads": reads,
+                "labels": [self.pseudo_key(domain, number, self.group(member)) for domain in self.target()] if number else [],
+                "init": [_content(path) for path in self.initial(member, number)],
+            }
+        )
+
+    def initial(self, member: Member, number: int) -> list[Path]:
+        """The file of weights that a member starts from; empty for its builder's own."""
+        if number and member.config.train.start == "continue":
+            return weights(self.run.member(number - 1, member.name))[:1]
+        if member.init is None:
+            return []
+        if member.init.startswith("member:"):
+            return weights(self.run.member(number, member.init.removeprefix("member:")))[:1]
+        if member.init.startswith("run:"):
+            return weights(self.run.root.parent / member.init.removeprefix("run:"))[:1]
+        path = Path(member.init)
+        if not path.is_file():
+            raise RunError(f"member.{member.base}.init: there is no file {path}")
+        return [path]
+
+    def predict_key(self, member: Member, number: int, domain: Domain, tta: Tta) -> str:
+        """Fingerprint of predicting a domain with a trained member."""
+        reads = self.describe(domain, member, domain.predicted)
+        return fingerprint({"step": "predict", "fit": self.fit_key(member, number), "reads": reads, "tta": tta})
+
+    def ensemble_key(self, members: Sequence[Member], number: int, domain: Domain, tta: Tta) -> str:
+        """Fingerprint of averaging members' predictions of a domain."""
+        inputs = [self.predict_key(member, number, domain, tta) for member in members]
+        weights_ = self.recipe.ensemble.weights
+        return fingerprint({"step": "ensemble", "inputs": inputs, "weights": weights_ and dict(weights_)})
+
+    def labellers(self, number: int, group: str) -> list[Member]:
+        """Members of round `number` - 1 whose ensemble labels the targets for round `number`."""
+        names = self.round(number).labels_from
+        known = {member.base for member in self.members}
+        for name in names:
+            if name not in known:
+                raise RecipeError(f"round {number}: labels_from names {name!r}{did_you_mean(name, known)}")
+        trained = [member for member in self.trained(number - 1) if not names or member.base in names]
+        return [member for member in trained if self.group(member) == group]
+
+    def pseudo_key(self, domain: Domain, number: int, group: str) -> str:
+        """Fingerprint of the pseudo labels that a round trains on."""
+        labels = self.ensemble_key(self.labellers(number, group), number - 1, domain, self.recipe.ensemble_tta)
+        return fingerprint({"step": "pseudo", "probs": labels, "pseudo": self.recipe.pseudo.model_dump(mode="json")})
+
+
+def open_experiment(recipe: Recipe, engine: Engine, run: RunDir, domains: Mapping[str, Domain]) -> Experiment:
+    """Bind a recipe to its data and its run directory."""
+    return Experiment(recipe, engine, run, domains, expand(recipe))
+
+
+def weights(folder: Path) -> list[Path]:
+    """The files of weights of a finished member.
+
+    Raises:
+        RunError: its training is not finished.
+    """
+    if not (folder / "done.json").is_file():
+        raise RunError(f"{folder} holds no finished training: run `l4s train` for that round and member first")
+    return [folder / name for name in read_json(folder / "done.json")["weights"]]
+
+
+def _content(path: Path) -> str:
+    """The fingerprint of the step that made a file of weights; the file's own digest where no step did."""
+    done = path.parent / "done.json"
+    if done.is_file():
+        return f"{read_json(done)['fingerprint']}/{path.name}"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

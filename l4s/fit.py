@@ -1,0 +1,222 @@
+"""Training: one explicit loop, the same for every method."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from l4s import log, rundir
+from l4s.data.dataset import Batch, Slice, Steps, batches
+from l4s.engine import Engine
+from l4s.errors import RunError
+from l4s.optim import build_optimizer, factor
+from l4s.recipe import Train
+from l4s.state import Progress, load_state, save_state, save_weights
+from l4s.tasks import Task
+from l4s.tasks.segment import At
+
+LOG_EVERY = 20  # steps between lines of metrics.jsonl, and looks at whether the loss is finite
+SAVE_SECONDS = 60.0  # between saved states, at the next line of metrics
+EARLIER_STATE = "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `fit` trains, and where: `evaluate(model, step)` is the F1 on the held-out source, from a file."""
+
+    name: str
+    task: Task
+    model: nn.Module
+    source_and_target: Callable[[Slice], Steps]
+    train: Train
+    seed: int
+    folder: Path
+    evaluate: Callable[[nn.Module, int], float]
+
+
+def fit(engine: Engine, job: Job) -> list[Path]:
+    """Train a member to its last step, from where an earlier run of the same command left it.
+
+    Returns:
+        The files of weights: the last ones, or the best `keep` by F1 on the held-out source.
+
+    Raises:
+        RunError: the loss is no longer finite.
+    """
+    train = job.train
+    core = engine.place(job.model)
+    ema = ModelEmaV3(core, decay=train.ema) if train.ema else None
+    optimiser = build_optimizer(
+        train.optimiser.name,
+        core.named_parameters(),
+        lr=train.optimiser.lr,
+        weight_decay=train.optimiser.weight_decay,
+        encoder_lr_factor=train.optimiser.encoder_lr_factor,
+        **train.optimiser.options,
+    )
+    progress = load_state(job.folder / EARLIER_STATE, core, optimiser, ema)
+    trim_metrics(job.folder / "metrics.jsonl", progress.step)
+    model = engine.distribute(core)
+    steps = job.source_and_target(Slice(engine.rank, engine.world, train.accumulate))
+    items = range(progress.step * train.accumulate, train.steps * train.accumulate)
+    stream = iter(batches(steps, items, engine.workers))
+    last_save, interval = time.monotonic(), Interval(engine, job, progress.step)
+    judged = ema.module if ema else core
+
+    with log.live(job.name, train.steps) as show:
+        while progress.step < train.steps and not _stale(progress, train):
+            model.train()
+            at = At(progress.step, train.steps, torch.Generator().manual_seed(_mix(job.seed, progress.step)))
+            terms = _step(engine, job, model, optimiser, stream, at)
+            progress.step += 1
+            job.task.after_step(core, progress.step)
+            if ema is not None:
+                ema.update(core, step=progress.step)
+            rundir.reached("fit.step")
+            interval.add(terms)
+            finished = progress.step == train.steps
+            if train.evaluate_every and (progress.step % train.evaluate_every == 0 or finished):
+                _evaluate(engine, job, judged, progress)
+            if progress.step % LOG_EVERY == 0 or finished:
+                show(progress.step, interval.write(progress))
+            saving = time.monotonic() - last_save >= SAVE_SECONDS and progress.step % LOG_EVERY == 0
+            if saving and engine.main and not finished:
+                save_state(job.folder / EARLIER_STATE, progress, core, optimiser, ema)
+                last_save = time.monotonic()
+                rundir.reached("fit.saved")
+    return _finish(engine, job, judged, progress)
+
+
+def _step(
+    engine: Engine,
+    job: Job,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    stream: Iterator[Batch],
+    at: At,
+) -> dict[str, Tensor]:
+    """One optimiser step over the accumulated slices of a batch."""
+    train = job.train
+    _set_rate(optimiser, train, at.step)
+    # dropout draws from torch's own generator: seeded by the step, a resumed run draws the same
+    torch.manual_seed(_mix(job.seed, at.step, engine.rank))
+    total: dict[str, Tensor] = {}
+    for _ in range(train.accumulate):
+        batch = next(stream).to(engine.device)
+        with engine.autocast():
+            terms = job.task.loss(model, batch, at)
+        engine.backward(terms["loss"] / train.accumulate)
+        total = {k: v.detach() / train.accumulate + total.get(k, 0.0) for k, v in terms.items()}
+    if train.clip:
+        nn.utils.clip_grad_norm_(model.parameters(), train.clip)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return total
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, train: Train, step: int) -> None:
+    rate = factor(train.schedule.name, step, train.steps, train.schedule.warmup, **train.schedule.options)
+    for group in optimiser.param_groups:
+        group["lr"] = group["initial_lr"] * rate
+
+
+class Interval:
+    """Terms of the loss since the last line of `metrics.jsonl`, kept on the device until the line is written."""
+
+    def __init__(self, engine: Engine, job: Job, step: int) -> None:
+        self.engine, self.job = engine, job
+        self.terms: list[dict[str, Tensor]] = []
+        self.started = time.monotonic()
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        self.terms.append(terms)
+
+    def write(self, progress: Progress) -> str:
+        """Write the line; returns its short form for the display."""
+        means = {key: float(torch.stack([t[key] for t in self.terms if key in t]).mean()) for key in self.terms[-1]}
+        if not all(math.isfinite(value) for value in means.values()):
+            raise RunError(
+                f"{self.job.name}: the loss is not finite by step {progress.step} ({means}): "
+                "lower the learning rate, clip gradients (train.clip), or use --precision fp32"
+            )
+        rate = len(self.terms) * self.job.train.batch / (time.monotonic() - self.started)
+        line = {"step": progress.step, **means, "patches_per_s": round(rate, 1)}
+        note = f"loss {means['loss']:.4f}  {rate:.0f} patches/s"
+        if progress.evaluations:
+            step, f1 = progress.evaluations[-1]
+            note += f"  F1 {f1:.3f} at {step}"
+            line |= {"heldout_f1": f1} if step == progress.step else {}
+        if self.engine.main:
+            with (self.job.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        self.terms, self.started = [], time.monotonic()
+        return note
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drop lines beyond the step that training goes on from."""
+    if path.is_file():
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
+        rundir.write_atomic(path, "".join(line + "\n" for line in lines).encode())
+
+
+def _evaluate(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> None:
+    """Score the held-out source, and keep the weights while they are among the best."""
+    progress.evaluations.append((progress.step, job.evaluate(model.eval(), progress.step)))
+    best = _best(progress, job.train)
+    if engine.main and progress.step in best:
+        save_weights(_kept(job, progress.step), model)
+        for path in job.folder.glob("kept-*.safetensors"):
+            if path not in {_kept(job, step) for step in best}:
+                path.unlink()
+
+
+def _kept(job: Job, step: int) -> Path:
+    return job.folder / f"kept-{step}.safetensors"
+
+
+def _best(progress: Progress, train: Train) -> list[int]:
+    """Steps of the best `keep` evaluations, the best first; the earlier of equals."""
+    ranked = sorted(progress.evaluations, key=lambda entry: (-entry[1], entry[0]))
+    return [step for step, _ in ranked[: train.keep]]
+
+
+def _stale(progress: Progress, train: Train) -> bool:
+    """Has F1 on the held-out source not risen for `patience` evaluations?"""
+    if not train.patience or not progress.evaluations:
+        return False
+    steps = [step for step, _ in progress.evaluations]
+    best = steps.index(_best(progress, train)[0])
+    return len(steps) - 1 - best >= train.patience
+
+
+def _finish(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> list[Path]:
+    """Give the chosen weights their final names."""
+    best = _best(progress, job.train)
+    names = ["weights.safetensors"] if len(best) < 2 else [f"weights-{i}.safetensors" for i in range(1, len(best) + 1)]
+    if engine.main:
+        if best:
+            for step, name in zip(best, names, strict=True):
+                rundir.link(_kept(job, step), job.folder / name)
+        else:
+            save_weights(job.folder / names[0], model)
+    engine.wait()
+    return [job.folder / name for name in names]
+
+
+def clean(folder: Path) -> None:
+    """Drop what only an unfinished training needs; called once its `done.json` is written."""
+    for path in (*folder.glob("kept-*.safetensors"), folder / EARLIER_STATE):
+        path.unlink(missing_ok=True)
+
+
+def _mix(*parts: int) -> int:
+    """One 63-bit seed out of several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,256 @@
+"""From a TOML file (or a shipped name) and `--set` overrides to a checked `Recipe`, its sweep cells and its members."""
+
+import copy
+import difflib
+import importlib.resources
+import itertools
+import json
+import tomllib
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from l4s.errors import RecipeError
+from l4s.recipe import MemberConfig, Recipe
+
+Table = dict[str, Any]
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member after its grid is expanded: `name` is its folder, `base` its table in the recipe, `axes` its cell."""
+
+    name: str
+    base: str
+    axes: Mapping[str, Any]
+    config: MemberConfig
+    needs: tuple[str, ...]  # names of expanded members that must be trained first
+    init: str | None  # "member:<expanded name>", "run:...", or a file
+
+
+def recipe_folder() -> Path:
+    """Where the shipped recipes lie: inside the wheel, or at the top of a checkout."""
+    packaged = Path(str(importlib.resources.files("l4s"))) / "recipes"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the recipes that come with l4s."""
+    return tuple(sorted(path.stem for path in recipe_folder().glob("*.toml")))
+
+
+def find_recipe(path_or_name: str) -> Path:
+    """The file of a recipe given by path, or by the name of a shipped one.
+
+    Raises:
+        RecipeError: there is no such file or name.
+    """
+    path = Path(path_or_name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    if path.suffix == ".toml":
+        raise RecipeError(f"no recipe at {path}")
+    if path_or_name not in shipped():
+        raise RecipeError(f"no recipe {path_or_name!r}{did_you_mean(path_or_name, shipped())}; a file ends in .toml")
+    return recipe_folder() / f"{path_or_name}.toml"
+
+
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and lay overrides such as `train.steps=200` over it.
+
+    Args:
+        path_or_name: a TOML file, or the name of a shipped recipe.
+        overrides: `key.key=value` each; the value is TOML, or a bare word for a string.
+
+    Raises:
+        RecipeError: the file is not TOML, a key does not exist (the nearest that does is named), or a value is wrong.
+    """
+    path = find_recipe(str(path_or_name))
+    return parse_recipe(_read(path, overrides), str(path))
+
+
+def load_cells(path_or_name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Recipe]:
+    """The recipe of each cell of `[sweep]` by cell name; one cell named "" where nothing is swept."""
+    path = find_recipe(str(path_or_name))
+    table = _read(path, overrides)
+    sweep = parse_recipe(copy.deepcopy(table), str(path)).sweep
+    table.pop("sweep", None)
+    cells = {}
+    for values in itertools.product(*sweep.values()):
+        cell = copy.deepcopy(table)
+        for key, value in zip(sweep, values, strict=True):
+            _assign(cell, key, value)
+        cells[_cell_name(dict(zip(sweep, values, strict=True)))] = parse_recipe(cell, str(path))
+    return cells
+
+
+def parse_recipe(table: Table, where: str) -> Recipe:
+    """Check a recipe given as a plain table, which is not changed; `where` names it in errors.
+
+    `[train]` and `normalise` at the top are the members' defaults, and are merged into each of them here.
+    """
+    defaults = {key: table[key] for key in ("train", "normalise") if key in table}
+    members = table.get("member", {})
+    if not isinstance(members, dict) or not all(isinstance(member, dict) for member in members.values()):
+        raise RecipeError(f"{where}: members are tables such as [member.unet]")
+    merged = {key: value for key, value in table.items() if key not in defaults}
+    merged["member"] = {name: _merge(defaults, member) for name, member in members.items()}
+    recipe = validate(Recipe, merged, where)
+    expand(recipe, where)
+    return recipe
+
+
+def resolved(recipe: Recipe) -> Table:
+    """The recipe with every default written out: a JSON-able table that `parse_recipe` reads back equal."""
+    return typing.cast(Table, json.loads(recipe.model_dump_json()))
+
+
+def expand(recipe: Recipe, where: str = "recipe") -> tuple[Member, ...]:
+    """The recipe's members with grids expanded, each after the members that it needs.
+
+    Raises:
+        RecipeError: a grid key or a needed member does not exist, or members need each other in a circle.
+    """
+    drafts = [draft for base, config in recipe.member.items() for draft in _expand_grid(base, config, where)]
+    linked = {draft.name: _link(draft, drafts, where) for draft in drafts}
+    ordered: dict[str, Member] = {}
+    while len(ordered) < len(linked):
+        ready = [m for m in linked.values() if m.name not in ordered and set(m.needs) <= set(ordered)]
+        if not ready:
+            raise RecipeError(f"{where}: members need each other in a circle: {', '.join(set(linked) - set(ordered))}")
+        ordered |= {member.name: member for member in ready}
+    return tuple(ordered.values())
+
+
+def validate(model: type[M], table: Table, where: str) -> M:
+    """Build a pydantic model from a table as TOML and JSON give it, with errors that name the key and its neighbours.
+
+    Raises:
+        RecipeError: one line for each thing that is wrong.
+    """
+    try:
+        return model.model_validate_json(json.dumps(table))
+    except ValidationError as error:
+        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        raise RecipeError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A ", did you mean ...?" for the nearest known word, or the list of all of them."""
+    known = tuple(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f", did you mean {near[0]!r}?" if near else f" (there are: {', '.join(sorted(known))})"
+
+
+def _read(path: Path, overrides: Sequence[str]) -> Table:
+    try:
+        table = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    table.setdefault("name", path.stem)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {override!r} is not of the form key.key=value")
+        _assign(table, key.strip(), _value(text.strip()))
+    return table
+
+
+def _value(text: str) -> Any:
+    """A TOML value; what is not TOML is taken as a bare string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(table: Table, key: str, value: Any) -> None:
+    """Set a dotted key, making tables on the way."""
+    *folders, last = key.split(".")
+    for folder in folders:
+        table = table.setdefault(folder, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"cannot set {key}: {folder} is a value, not a table")
+    table[last] = value
+
+
+def _merge(defaults: Table, table: Table) -> Table:
+    """`table` laid over `defaults`, tables within tables merged key by key."""
+    merged = dict(defaults)
+    for key, value in table.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _expand_grid(base: str, config: MemberConfig, where: str) -> Iterator[Member]:
+    table = json.loads(config.model_dump_json())
+    grid = table.pop("grid")
+    for values in itertools.product(*grid.values()):
+        cell = copy.deepcopy(table)
+        axes = dict(zip(grid, values, strict=True))
+        for key, value in axes.items():
+            _assign(cell, key, value)
+        name = "-".join((base, _cell_name(axes))) if axes else base
+        checked = validate(MemberConfig, cell, f"{where}: member.{base}.grid")
+        yield Member(name, base, axes, checked, checked.needs, checked.init)
+
+
+def _cell_name(axes: Mapping[str, Any]) -> str:
+    """A folder name for a cell: the last part of each key and its value, such as `seed0` or `normalise-source`."""
+    parts = []
+    for key, value in axes.items():
+        text = "".join(c if c.isalnum() or c in "._" else "-" for c in str(value)).strip("-")
+        parts.append(key.rsplit(".", 1)[-1] + ("" if text[:1].isdigit() else "-") + text)
+    return "-".join(parts)
+
+
+def _link(draft: Member, drafts: Sequence[Member], where: str) -> Member:
+    """Resolve `needs` and `init = "member:x"` to the expanded members that agree on the axes they share."""
+    init_base = draft.init.removeprefix("member:") if draft.init and draft.init.startswith("member:") else None
+    needs = {base: _agreeing(draft, base, drafts, where) for base in (*draft.needs, *([init_base] if init_base else []))}
+    init = draft.init
+    if init_base:
+        if len(needs[init_base]) != 1:
+            raise RecipeError(f"{where}: member.{draft.base}.init {init_base!r} stands for {len(needs[init_base])} members")
+        init = f"member:{needs[init_base][0]}"
+    flat = tuple(dict.fromkeys(name for names in needs.values() for name in names))
+    return Member(draft.name, draft.base, draft.axes, draft.config, flat, init)
+
+
+def _agreeing(draft: Member, base: str, drafts: Sequence[Member], where: str) -> list[str]:
+    others = [other for other in drafts if other.base == base]
+    if not others:
+        known = sorted({other.base for other in drafts})
+        raise RecipeError(f"{where}: member.{draft.base} needs {base!r}{did_you_mean(base, known)}")
+    return [o.name for o in others if all(o.axes[key] == draft.axes[key] for key in o.axes.keys() & draft.axes.keys())]
+
+
+def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    location = problem["loc"]
+    key = ".".join(str(part) for part in location) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        return f"there is no key {key!r}{did_you_mean(str(location[-1]), _fields_at(model, location[:-1]))}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
+    return f"{key}: {message}{given}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> tuple[str, ...]:
+    """The keys that the table at `location` of a recipe may hold."""
+    for part in location:
+        if part in model.model_fields:
+            model = next(_models_in(model.model_fields[str(part)].annotation), model)
+    return tuple(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _models_in(argument)

@@ -1,0 +1,85 @@
+"""Segmentation models on the encoders of segmentation-models-pytorch (SMP) and timm, for any bands."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+from segmentation_models_pytorch.encoders import encoders as smp_encoders
+from segmentation_models_pytorch.encoders import get_encoder
+from torch import nn
+
+from l4s.data.bands import Bands
+from l4s.errors import RecipeError
+from l4s.models.networks import EncoderDecoder
+from l4s.models.weights import load_weights
+
+TIMM = "tu-"
+"""SMP's prefix of encoders that timm builds."""
+
+
+def encoder_name(name: str) -> str:
+    """Give the name SMP knows an encoder by: its own, or timm's with the prefix `tu-`.
+
+    Raises:
+        RecipeError: neither has it; the message lists the closest names.
+    """
+    if name in smp_encoders:
+        return name
+    bare = name.removeprefix(TIMM)
+    if timm.is_model(bare):
+        return TIMM + bare
+    near = get_close_matches(bare, [*smp_encoders, *timm.list_models()], n=5)
+    close = f"close to it are {', '.join(near)}" if near else "see timm.list_models() for the names"
+    raise RecipeError(
+        f"model.encoder = {name!r} is an encoder of neither segmentation-models-pytorch nor timm; {close}"
+    )
+
+
+def build_segmenter(
+    architecture: str, encoder: str, bands: Bands, *, size: int, depth: int, weights: str, options: Mapping[str, Any]
+) -> EncoderDecoder:
+    """Build an SMP architecture for these bands, with pretrained weights where asked for.
+
+    Raises:
+        RecipeError: an encoder that does not exist or does not fit the architecture.
+        DataError: weights that cannot be had or do not fit.
+    """
+    name = encoder_name(encoder)
+    sized = _sized(name, size)
+    build = getattr(smp, architecture)
+    try:
+        model = build(
+            encoder_name=name,
+            encoder_depth=depth,
+            encoder_weights=None,
+            in_channels=len(bands.names),
+            classes=1,
+            **options,
+            **sized,
+        )
+    except (ValueError, KeyError, RuntimeError) as error:  # how SMP and timm refuse, for example, plain ViTs
+        raise RecipeError(
+            f"model.encoder = {encoder!r} cannot feed {architecture} at depth {depth}: {error}"
+        ) from error
+    network = EncoderDecoder(model.encoder, model.decoder, model.segmentation_head, model.encoder.output_stride)
+
+    def hub() -> nn.Module:
+        source = True if name.startswith(TIMM) else "imagenet"
+        pretrained: nn.Module = get_encoder(name, in_channels=3, depth=depth, weights=source, **sized)
+        return pretrained
+
+    load_weights(network, weights, bands, encoder=name.removeprefix(TIMM), hub=hub)
+    return network
+
+
+def _sized(name: str, size: int) -> dict[str, Any]:
+    """What timm must be told where windows depend on the image size.
+
+    Swin built for its native 224 runs at other sizes without complaint but computes something else (7 % of the largest
+    logit for Swin, 43 % for SwinV2 at 512, with identical weights).
+    """
+    if not name.startswith(f"{TIMM}swin"):
+        return {}
+    return {"img_size": size + -size % 32, "strict_img_size": False}

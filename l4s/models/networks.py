@@ -1,0 +1,79 @@
+"""The torch modules behind the builders: images of any size in, `Output` at that size out."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from l4s.models.contract import Output
+
+
+def pad_to_stride(image: Tensor, stride: int) -> Tensor:
+    """Repeat the last row and column of `(B, C, H, W)` until both sides are multiples of `stride`.
+
+    Replication is defined for any amount; reflection is not where a scene's last window is narrower than the padding.
+    """
+    height, width = image.shape[-2:]
+    below, right = -height % stride, -width % stride
+    return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
+
+
+class EncoderDecoder(nn.Module):
+    """Encoder, decoder and head of an SMP model; parameters of the encoder are named `encoder.*`."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module, stride: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.head = head
+        self.stride = stride
+
+    def forward(self, image: Tensor) -> Output:
+        """`(B, C, H, W) float32` -> logits `(B, 1, H, W)`."""
+        height, width = image.shape[-2:]
+        features = self.encoder(pad_to_stride(image, self.stride))
+        logits = self.head(self.decoder(features))
+        return Output(logits[..., :height, :width], {})
+
+
+class BaselineUNet(nn.Module):
+    """The organisers' U-Net (methods A4) with one logit a pixel."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        widths = [width * factor for factor in (1, 2, 4, 8, 8)]
+        self.encoder = nn.ModuleList(
+            _double_conv(below, above, above) for below, above in zip([channels, *widths[:-1]], widths, strict=True)
+        )
+        self.decoder = nn.ModuleList(
+            _double_conv(2 * skip, skip, out) for skip, out in zip(widths[3::-1], [*widths[2::-1], width], strict=True)
+        )
+        self.head = nn.Conv2d(width, 1, kernel_size=1)
+
+    def forward(self, image: Tensor) -> Output:
+        """`(B, C, H, W) float32` -> logits `(B, 1, H, W)`."""
+        height, width = image.shape[-2:]
+        features: list[Tensor] = []
+        x = pad_to_stride(image, 16)
+        for level, block in enumerate(self.encoder):
+            x = block(F.max_pool2d(x, 2) if level else x)
+            features.append(x)
+        logits = self.head(self._decode(features))
+        return Output(logits[..., :height, :width], {})
+
+    def _decode(self, features: Sequence[Tensor]) -> Tensor:
+        x = features[-1]
+        for block, skip in zip(self.decoder, features[-2::-1], strict=True):
+            # align_corners as in the organisers' code
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            x = block(torch.cat([skip, x], dim=1))
+        return x
+
+
+def _double_conv(channels: int, middle: int, out: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for below, above in ((channels, middle), (middle, out)):
+        # the bias is idle before BatchNorm, but the organisers have it and their parameter count shows it
+        layers += [nn.Conv2d(below, above, 3, padding=1), nn.BatchNorm2d(above), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,92 @@
+"""From trained weights and a domain to a ProbFile."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from l4s import rundir
+from l4s.data.domain import Domain
+from l4s.data.probs import ProbFile, open_probs, write_probs
+from l4s.engine import Engine
+from l4s.recipe import Tta
+from l4s.tasks import Task
+from l4s.tta import average
+
+
+@dataclass(frozen=True)
+class View:
+    """A domain as a member sees it: the rows to predict and the (N, C) affine map of the member's normalisation."""
+
+    domain: Domain
+    rows: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def images(self, rows: np.ndarray) -> Tensor:
+        """(B, C, H, W) float32 under the member's normalisation."""
+        cached = np.asarray(self.domain.cache.images[rows], np.float32)
+        return torch.from_numpy(cached * self.scale[rows, :, None, None] + self.shift[rows, :, None, None])
+
+
+def load_weights(model: nn.Module, paths: Sequence[Path], engine: Engine) -> list[nn.Module]:
+    """One model for each file of weights, on the device, ready to predict."""
+    models = []
+    for path in paths:
+        copied = copy.deepcopy(model) if len(paths) > 1 else model
+        copied.load_state_dict(load_file(path))
+        models.append(engine.place(copied).eval())
+    return models
+
+
+def predict(
+    engine: Engine,
+    task: Task,
+    models: Sequence[nn.Module],
+    view: View,
+    out: Path,
+    *,
+    member: str,
+    fingerprint: str,
+    tta: Tta = "none",
+    batch: int = 16,
+) -> ProbFile:
+    """Write the mean probabilities of `models` for the rows of `view`.
+
+    Every process predicts its share of the batches; the first writes the file.
+
+    Args:
+        models: several checkpoints of one member are averaged.
+        fingerprint: names the step that makes this file.
+
+    Returns:
+        The finished file, `(N, H, W)` float16 in [0, 1].
+    """
+    starts = list(range(0, len(view.rows), batch))
+    mine = [
+        (start, _probs(engine, task, models, view.images(view.rows[start : start + batch]), tta))
+        for start in starts[engine.rank :: engine.world]
+    ]
+    parts = sorted(engine.collect(mine), key=lambda part: part[0])
+    if engine.main:
+        shape = (len(view.rows), *parts[0][1].shape[1:])
+        ids = view.domain.ids(view.rows)
+        facts = {"member": member, "fingerprint": fingerprint, "domain": view.domain.name, "tta": tta}
+        with write_probs(out, ids=ids, shape=shape, kind="probability", **facts) as writer:
+            for start, values in parts:
+                writer.put(start, values)
+                rundir.reached("predict.put")
+    engine.wait()
+    return open_probs(out)
+
+
+def _probs(engine: Engine, task: Task, models: Sequence[nn.Module], image: Tensor, tta: Tta) -> np.ndarray:
+    image = image.to(engine.device).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), engine.autocast():
+        each = [average(lambda view, model=model: task.probs(model, view), image, tta) for model in models]  # type: ignore[misc]
+    return torch.stack(each).mean(0).clamp(0, 1).cpu().numpy().astype(np.float16)

@@ -1,0 +1,96 @@
+"""Pseudo labels: the ensemble's probabilities of one round become targets and weights of the next (Zhao 2022, 2.3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from l4s import rundir
+from l4s.data.probs import ProbFile
+from l4s.errors import DataError
+from l4s.recipe import Pseudo
+
+COLLAPSE, EXPLODE = 0.25, 4.0  # of the source's landslide share; outside, a round is not to be trusted
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Labels of target patches: `target` (N, H, W) uint8 in {0, 1}, `weight` (N, H, W) uint8 in {0, 1}, 0 = ignored."""
+
+    ids: tuple[str, ...]
+    target: np.ndarray
+    weight: np.ndarray
+    fingerprint: str
+
+    def labels(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Target and weight of one patch, each (H, W) float32."""
+        return self.target[row].astype(np.float32), self.weight[row].astype(np.float32)
+
+    def shares(self) -> dict[str, float]:
+        """Shares of all pixels that are kept and ignored, and of kept pixels that are landslide."""
+        kept = float(self.weight.mean())
+        positive = float((self.target & self.weight).sum() / max(int(self.weight.sum()), 1))
+        return {"kept": kept, "ignored": 1 - kept, "positive": positive}
+
+
+def pseudo(probs: ProbFile, config: Pseudo, out: Path, *, fingerprint: str) -> PseudoLabels:
+    """Label each pixel of `probs` by the thresholds, and write the labels.
+
+    Landslide from `config.upper` on; background up to `config.lower`; between them ignored, or background where
+    `config.under_threshold` says so (methods B10).
+
+    Raises:
+        DataError: `probs` holds scores, which no threshold of a probability means anything for.
+    """
+    if probs.kind != "probability":
+        raise DataError(f"{probs.path} holds {probs.kind}s, not probabilities: pseudo labels need probabilities")
+    values = probs.read()
+    target = (values >= config.upper).astype(np.uint8)
+    ignored = (values > config.lower) & (values < config.upper)
+    weight = np.ones_like(target) if config.under_threshold == "background" else (~ignored).astype(np.uint8)
+    labels = PseudoLabels(probs.ids, target, weight, fingerprint)
+    _write(out, labels)
+    return labels
+
+
+def open_pseudo(path: Path) -> PseudoLabels:
+    """Read labels that `pseudo` wrote.
+
+    Raises:
+        DataError: the file is missing or broken.
+    """
+    try:
+        with h5py.File(path) as file:
+            ids = tuple(file["id"].asstr()[:].tolist())
+            return PseudoLabels(ids, file["target"][:], file["weight"][:], str(file.attrs["fingerprint"]))
+    except (OSError, KeyError) as error:
+        raise DataError(f"cannot read pseudo labels from {path}: {error}; delete it and run `l4s pseudolabel`") from error
+
+
+def warnings(shares: dict[str, float], source_share: float) -> Sequence[str]:
+    """What a person should hear: labels that collapse to background, or explode.
+
+    Args:
+        source_share: landslide share of the source's labelled pixels.
+    """
+    share = shares["positive"]
+    if share < COLLAPSE * source_share:
+        return [f"only {share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: collapse"]
+    if share > EXPLODE * source_share:
+        return [f"{share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: explosion"]
+    return []
+
+
+def _write(out: Path, labels: PseudoLabels) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    with h5py.File(part, "w", track_order=False) as file:
+        file.create_dataset("id", data=list(labels.ids), dtype=h5py.string_dtype(), track_times=False)
+        for name, array in (("target", labels.target), ("weight", labels.weight)):
+            chunks = (1, *array.shape[1:])
+            file.create_dataset(name, data=array, chunks=chunks, compression="gzip", track_times=False)
+        file.attrs["fingerprint"] = labels.fingerprint
+    rundir.reached("pseudo.written")
+    part.replace(out)

@@ -1,0 +1,323 @@
+"""What a recipe may say: frozen, strict pydantic models. Loading one is `l4s.load`; what each step reads of it is in `l4s.pipeline`.
+
+A recipe holds the science only. Paths of a person, devices, worker and GPU counts are flags of the command line.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from l4s.data.bands import Bands
+
+Normalise = Literal["separated", "source", "official", "imagenet", "patch"]
+Tta = Literal["none", "flip", "d4"]
+Share = Field(gt=0, lt=1)
+
+
+class Section(BaseModel):
+    """One table of a recipe: nothing can be changed after loading, and no key goes unread."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class HoldOut(Section):
+    """Which patches of a domain are kept out of training, to choose and to score on.
+
+    `ids`: the inclusive id ranges in `ranges`. `block`: the last `share` of each region's ids. `region`: the regions
+    named. `random`: `share` of the patches, drawn by `seed` (neighbouring patches leak: an optimistic score).
+    With `ids` and `block`, patches whose id lies within `gap` of a held-out range are used for neither.
+    """
+
+    by: Literal["none", "ids", "block", "region", "random"] = "none"
+    ranges: tuple[tuple[int, int], ...] = ()
+    share: float | None = Field(default=None, gt=0, lt=1)
+    gap: int = Field(default=0, ge=0)
+    regions: tuple[str, ...] = ()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _only_what_matters(self) -> Self:
+        reads: set[str] = {
+            "none": set(),
+            "ids": {"ranges", "gap"},
+            "block": {"share", "gap"},
+            "region": {"regions"},
+            "random": {"share", "seed"},
+        }[self.by]
+        fields = type(self).model_fields
+        idle = [key for key in fields if key not in {"by", *reads} and getattr(self, key) != fields[key].default]
+        if idle:
+            raise ValueError(f"holdout by {self.by!r} does not read {', '.join(idle)}: leave it out")
+        if missing := [key for key in ("ranges", "share", "regions") if key in reads and not getattr(self, key)]:
+            raise ValueError(f"holdout by {self.by!r} needs {missing[0]}")
+        return self
+
+
+class SubDomains(Section):
+    """Parts of a domain that have statistics of their own.
+
+    `cluster`: k-means (seeded) on each patch's mean and standard deviation per band. `region`: the domain's regions.
+    Statistics used are `blend` times the sub-domain's plus `1 - blend` times the whole domain's.
+    """
+
+    by: Literal["none", "cluster", "region"] = "none"
+    k: int = Field(default=2, ge=2)
+    seed: int = 0
+    blend: float = Field(default=1.0, gt=0, le=1)
+
+
+class DomainConfig(Section):
+    """Patches treated as one source or one target.
+
+    `source` domains train with their masks; a `target` is adapted to, and trained on with pseudo labels only; an
+    `eval` domain is predicted and scored, and nothing else. Masks of targets and eval domains only ever score.
+    """
+
+    role: Literal["source", "target", "eval"]
+    split: str = "train"
+    layout: str = "auto"
+    regions: Mapping[str, tuple[int, int]] = {}
+    positive: tuple[int, ...] = (1,)
+    ignore: tuple[int, ...] = (255,)
+    holdout: HoldOut = HoldOut()
+    subdomains: SubDomains = SubDomains()
+    share_stats: tuple[tuple[str, ...], ...] = ()
+    normalise: Normalise | None = None  # None: what the member says
+    tta: tuple[Tta, ...] | None = None  # None: what [predict] says
+
+    @model_validator(mode="after")
+    def _source_only(self) -> Self:
+        if self.role != "source" and self.holdout.by != "none":
+            raise ValueError(f"a {self.role} domain has no hold-out: nothing is chosen on its labels")
+        return self
+
+
+class ModelConfig(Section):
+    """A builder of `l4s.models.MODELS` by name, the side it is built for, and the builder's own options."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    name: str
+    size: int = Field(default=128, ge=16)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The builder's keyword options."""
+        return dict(self.model_extra or {})
+
+
+class LossTerm(Section):
+    """One term of the training loss: a name of `l4s.losses.LOSSES`, its weight and its options."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    name: str
+    weight: float = Field(default=1.0, gt=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The loss function's keyword options."""
+        return dict(self.model_extra or {})
+
+
+class Augment(Section):
+    """Geometry on all bands, then colour on spectral bands, in standardised units."""
+
+    d4: bool = True  # one of the 8 flips and quarter turns
+    affine: float = Field(default=0.0, ge=0, le=1)  # probability of a rotation, scaling and shift
+    rotate: float = Field(default=45.0, ge=0, le=180)  # degrees
+    zoom: tuple[float, float] = (0.8, 1.25)
+    shift: float = Field(default=0.1, ge=0, lt=1)  # share of the side
+    gain: float = Field(default=0.0, ge=0)  # standard deviation of a factor per band, around 1
+    offset: float = Field(default=0.0, ge=0)  # standard deviation of a shift per band, around 0
+
+
+class Scale(Section):
+    """Scale promotion (Zhao 2022, 2.1): the factor, or a range to draw from, and the side of the crop after it."""
+
+    factor: float | tuple[float, float] = 1.0
+    crop: int | None = None
+
+
+class Optimiser(Section):
+    """A builder of `l4s.optim.OPTIMIZERS` by name, and its options (`betas`, `momentum`, ...)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    name: str = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    encoder_lr_factor: float = Field(default=1.0, gt=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The optimiser's own keyword options."""
+        return dict(self.model_extra or {})
+
+
+class Schedule(Section):
+    """A function of `l4s.optim.SCHEDULES` by name, its warm-up in steps, and its options (`power`, `floor`, ...)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    name: str = "poly"
+    warmup: int = Field(default=0, ge=0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The schedule's own keyword options."""
+        return dict(self.model_extra or {})
+
+
+class Train(Section):
+    """How a member is trained. `batch` counts rows over all processes."""
+
+    steps: int = Field(default=1000, ge=1)
+    batch: int = Field(default=16, ge=1)
+    target_share: float = Field(default=0.5, gt=0, lt=1)  # of the rows of a batch, in rounds >= 1
+    target_weight: float = Field(default=1.0, gt=0)  # lambda_t of L = L_source + lambda_t L_target
+    start: Literal["restart", "continue"] = "restart"  # rounds >= 1: from initial weights, or from the last round's
+    loss: tuple[LossTerm, ...] = (LossTerm(name="bce"), LossTerm(name="dice"))
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    clip: float | None = Field(default=None, gt=0)  # norm of the whole gradient
+    accumulate: int = Field(default=1, ge=1)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    scale: Scale = Scale()
+    augment: Augment = Augment()
+    evaluate_every: int | None = Field(default=None, ge=1)  # steps between scores on the held-out source
+    keep: int = Field(default=0, ge=0)  # 0: the last weights; k: the k best evaluations, averaged when predicting
+    patience: int | None = Field(default=None, ge=1)  # evaluations without a better F1 before training stops
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} is not a multiple of accumulate {self.accumulate}")
+        if self.evaluate_every is None and (self.keep or self.patience):
+            raise ValueError("keep and patience choose by evaluations: set evaluate_every")
+        if self.patience and not self.keep:
+            raise ValueError("patience stops training once the kept weights are old: set keep = 1 or more")
+        return self
+
+
+class MemberConfig(Section):
+    """One trained model, or, with `grid`, one for each combination of the values listed there."""
+
+    model: ModelConfig
+    task: str = "segment"
+    seed: int = 0
+    train: Train = Train()
+    normalise: Normalise = "separated"
+    patch_blend: float = Field(default=0.5, gt=0, le=1)  # normalise = "patch": share of the patch's own statistics
+    init: str | None = None  # "member:x", "run:NAME/round-4/x", or a file of weights
+    needs: tuple[str, ...] = ()
+    grid: Mapping[str, tuple[Any, ...]] = {}
+
+
+class Round(Section):
+    """What changes in one round: who trains, and which members' ensemble labels the targets."""
+
+    round: int = Field(ge=0)
+    train: tuple[str, ...] = ()
+    labels_from: tuple[str, ...] = ()
+
+
+class Pseudo(Section):
+    """Hard pseudo labels: landslide from `upper` on, background up to `lower`, ignored between (Zhao 2022, 2.3).
+
+    The paper names the threshold 0.7 only; `under_threshold = "background"` is its other reading (methods B10).
+    """
+
+    upper: float = Field(default=0.7, gt=0, lt=1)
+    lower: float = Field(default=0.3, ge=0, lt=1)
+    under_threshold: Literal["ignore", "background"] = "ignore"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lower >= self.upper:
+            raise ValueError(f"pseudo.lower {self.lower} must lie below pseudo.upper {self.upper}")
+        return self
+
+
+class Predict(Section):
+    """Test-time augmentations, each written to a file of its own."""
+
+    tta: tuple[Tta, ...] = ("d4",)
+    batch: int = Field(default=16, ge=1)
+
+
+class Ensemble(Section):
+    """Mean of the members' probabilities, or a weighted mean. `group_by` keeps members apart by a grid axis."""
+
+    weights: Mapping[str, float] | None = None
+    group_by: tuple[str, ...] = ()
+    tta: Tta | None = None  # None: the last of predict.tta
+
+
+class Submit(Section):
+    """The zip that the last round ends in."""
+
+    domain: str
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    min_area: int = Field(default=0, ge=0)
+
+
+class About(Section):
+    """What a recipe reproduces, for `l4s recipes` and its readers."""
+
+    title: str = ""
+    paper: str = ""
+    data: str = ""
+    expected: Mapping[str, float] = {}
+
+
+class Recipe(Section):
+    """A whole experiment. Members and rounds are run in the order of DESIGN 1.4; see `recipes/` for examples."""
+
+    name: str
+    about: About = About()
+    bands: Bands = Bands()
+    domain: Mapping[str, DomainConfig]
+    member: Mapping[str, MemberConfig]
+    rounds: int = Field(default=0, ge=0)
+    round: tuple[Round, ...] = ()
+    pseudo: Pseudo = Pseudo()
+    predict: Predict = Predict()
+    ensemble: Ensemble = Ensemble()
+    submit: Submit | None = None
+    sweep: Mapping[str, tuple[Any, ...]] = {}
+
+    def domains(self, *roles: str) -> tuple[str, ...]:
+        """Names of the domains that have one of these roles, in the recipe's order."""
+        return tuple(name for name, config in self.domain.items() if config.role in roles)
+
+    @property
+    def ensemble_tta(self) -> Tta:
+        """The test-time augmentation whose files are ensembled, and label the targets."""
+        return self.ensemble.tta or self.predict.tta[-1]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        if not self.domains("source"):
+            raise ValueError('no domain has role = "source"')
+        if self.rounds and not self.domains("target"):
+            raise ValueError('rounds >= 1 label target patches, but no domain has role = "target"')
+        if self.submit and self.submit.domain not in self.domain:
+            raise ValueError(f"submit.domain {self.submit.domain!r} is not one of {', '.join(self.domain)}")
+        for name in (name for config in self.domain.values() for group in config.share_stats for name in group):
+            if name not in self.bands.names:
+                raise ValueError(f"share_stats names {name!r}, which is not one of {', '.join(self.bands.names)}")
+        for name in {*self.domains("target"), *([self.submit.domain] if self.submit else [])}:
+            views = self.domain[name].tta or self.predict.tta
+            if self.ensemble_tta not in views:
+                raise ValueError(f"ensemble.tta {self.ensemble_tta!r} is not one of domain {name}'s tta {views}")
+        return self
+
+
+def fingerprint(value: object) -> str:
+    """16 hex digits that name a JSON-able value: equal values, whatever the order of their keys, have equal names."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

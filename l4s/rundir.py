@@ -1,0 +1,148 @@
+"""The only place that knows the names inside a run directory, and what makes a step finished.
+
+A step owns a folder and writes `done.json` last. A ProbFile or pseudo-label file is finished once it has its name.
+Running the same command again skips what is finished; deleting a folder is how to redo a step.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from l4s.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run (or one cell of a sweep) on disk."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "env.json"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "table.json"
+
+    def stats(self, domain: str) -> Path:
+        return self.root / "stats" / f"{domain}.json"
+
+    def member(self, round_: int, member: str) -> Path:
+        return self.root / f"round-{round_}" / member
+
+    def ensemble(self, round_: int, group: str = "") -> Path:
+        return self.root / f"round-{round_}" / "-".join(filter(None, ("ensemble", group)))
+
+    def pseudo(self, round_: int, group: str = "") -> Path:
+        return self.root / f"round-{round_}" / "-".join(filter(None, ("pseudo", group)))
+
+    @property
+    def submission(self) -> Path:
+        return self.root / "submission"
+
+    @staticmethod
+    def probs(folder: Path, domain: str, tta: str) -> Path:
+        """The ProbFile of a member or an ensemble for a domain under a test-time augmentation."""
+        return folder / "probs" / f"{domain}.{tta}.h5"
+
+
+def reached(point: str) -> None:
+    """Named points of a run at which tests stop the process; does nothing."""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """JSON with sorted keys, so that equal values are equal bytes."""
+    write_atomic(path, (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        RunError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds a {type(value).__name__}, not a JSON object")
+    return value
+
+
+def is_done(folder: Path, fingerprint: str) -> bool:
+    """Has this step been finished, with exactly these settings and inputs?
+
+    Raises:
+        RunError: it was finished with others; nothing is overwritten.
+    """
+    done = folder / "done.json"
+    if not done.is_file():
+        return False
+    found = read_json(done).get("fingerprint")
+    if found != fingerprint:
+        raise RunError(
+            f"{folder} was made with other settings or inputs (fingerprint {found}, now {fingerprint}): "
+            "delete the folder to redo it, or choose another --run"
+        )
+    return True
+
+
+def finish(folder: Path, fingerprint: str, **facts: object) -> None:
+    """Mark a step as finished; written after everything else in the folder."""
+    write_json(folder / "done.json", {"fingerprint": fingerprint, **facts})
+
+
+def reuse(folder: Path, fingerprint: str, files: Sequence[str], root: Path) -> Path | None:
+    """Take over an equal finished step of another run beside this one: link its `files`, and finish this folder.
+
+    Returns:
+        The folder taken over, or None when there is no equal step below `root`.
+    """
+    for done in sorted(_finished(root)):
+        other = done.parent
+        if other == folder or read_json(done).get("fingerprint") != fingerprint:
+            continue
+        for path in sorted(path for pattern in files for path in other.glob(pattern)):
+            link(path, folder / path.name)
+        link(done, folder / "done.json")
+        return other
+    return None
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link where the file system has them, a copy elsewhere; replaces what was there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:
+        shutil.copyfile(source, part)
+    part.replace(target)
+
+
+def _finished(root: Path) -> Iterator[Path]:
+    """`done.json` of every member in runs and sweep cells below a folder of runs."""
+    for pattern in ("*/round-*/*/done.json", "*/*/round-*/*/done.json"):
+        yield from root.glob(pattern)

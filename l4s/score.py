@@ -1,0 +1,278 @@
+"""Scores of a file of probabilities, or of masks, against the truth: pooled, and for each region.
+
+Patches are matched by id, never by position. Scores are those of the competition: landslide class only, all pixels of
+all patches together (methods A5).
+"""
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from l4s.data.probs import ProbFile
+from l4s.errors import DataError
+from l4s.metrics import (
+    average_precision,
+    best_threshold,
+    bootstrap_f1,
+    code_counts,
+    mask_counts,
+    pooled_scores,
+    predicted,
+)
+
+IGNORE = 255
+MASK_NAME = re.compile(r"mask_([0-9]+)\.h5")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known about some patches: their masks, and the region of each.
+
+    `masks` is an array (N, H, W) uint8 {0, 1, 255 = ignore}, an array (N,) of labels where a patch has one, or a
+    function from a position in `ids` to that patch's mask, (H, W) or ().
+    """
+
+    ids: tuple[str, ...]
+    masks: Callable[[int], np.ndarray] | np.ndarray
+    region: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.ids)) != len(self.ids):
+            again = next(name for name in self.ids if self.ids.count(name) > 1)
+            raise DataError(f"the truth names patch {again} twice")
+        sizes = {"regions": len(self.region)} | ({} if callable(self.masks) else {"masks": len(self.masks)})
+        for what, size in sizes.items():
+            if size != len(self.ids):
+                raise DataError(f"the truth has {len(self.ids)} ids but {size} {what}; give one for each id")
+
+    def mask(self, index: int) -> np.ndarray:
+        """One patch, (H, W) or () uint8 {0, 1, 255}. Raises DataError for other types and values."""
+        mask = np.asarray(self.masks(index) if callable(self.masks) else self.masks[index])
+        if mask.dtype != np.uint8:
+            raise DataError(f"the mask of patch {self.ids[index]} must be uint8, got {mask.dtype}")
+        if (wrong := mask[(mask > 1) & (mask != IGNORE)]).size:
+            raise DataError(f"the mask of patch {self.ids[index]} must hold 0, 1 and 255 (ignore), got {wrong[0]}")
+        return mask
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """Scores of some patches together; all in [0, 1] but the counts of `patches`.
+
+    `f1_low` and `f1_high` bound F1 at 95 % over patches drawn again. The last three need probabilities and are None for
+    masks; the two called oracle chose their threshold with the labels at hand.
+    """
+
+    patches: int
+    patches_with_landslide: int
+    precision: float
+    recall: float
+    f1: float
+    f1_low: float
+    f1_high: float
+    iou: float
+    predicted_share: float
+    true_share: float
+    average_precision: float | None = None
+    oracle_threshold: float | None = None
+    oracle_f1: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """Scores of one prediction: pooled over all patches, and for each region.
+
+    `ids` are the patches scored, in the order of the truth, and `counts` (n, 3) int64 their true positives, false
+    positives and false negatives: what `paired_bootstrap` needs to compare two tables over the same patches.
+    """
+
+    pooled: ScoreRow
+    regions: Mapping[str, ScoreRow]
+    threshold: float | None
+    source: Mapping[str, str]
+    ids: tuple[str, ...] = field(repr=False)
+    counts: np.ndarray = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table for JSON: plain numbers, sorted keys; what does not apply is left out."""
+        head = {"source": dict(sorted(self.source.items())), "threshold": self.threshold}
+        rows = {
+            "pooled": _plain(self.pooled),
+            "regions": {name: _plain(self.regions[name]) for name in sorted(self.regions)},
+        }
+        return {key: value for key, value in sorted((head | rows).items()) if value is not None}
+
+
+def score(
+    probs: ProbFile,
+    truth: Truth,
+    *,
+    threshold: float = 0.5,
+    seed: int = 0,
+    draws: int = 1000,
+    allow_subset: bool = False,
+) -> ScoreTable:
+    """Score values >= `threshold` as landslide; pixels whose truth is 255 count nowhere.
+
+    Every patch predicted must be in the truth. Every patch of the truth must be predicted too, unless `allow_subset`
+    says that only a part of them is meant to be scored (a hold-out, a region). `seed` and `draws` are the bootstrap's.
+
+    Raises DataError for ids that do not match, masks of another size, and values that cannot be.
+    """
+    rows = _positions(probs.ids, truth, allow_subset)
+    tallies: list[np.ndarray] = []
+    codes: dict[str, np.ndarray] = {}
+    for row, values in zip(rows, probs.patches(), strict=True):
+        target, valid = _labels(truth, row, values.shape)
+        tallies.append(_tally(predicted(values, threshold), target, valid))
+        region = truth.region[row]
+        codes[region] = codes.get(region, 0) + code_counts(values, target, valid)
+    source = {name: getattr(probs, name) for name in ("domain", "fingerprint", "kind", "member", "tta")}
+    return _table(truth, rows, tallies, codes, threshold, source, (seed, draws))
+
+
+def score_masks(
+    pred: Mapping[str, np.ndarray], truth: Truth, *, seed: int = 0, draws: int = 1000, allow_subset: bool = False
+) -> ScoreTable:
+    """Score masks, id -> (H, W) uint8 {0, 1}; the rest as in `score`, but there is no AP and no oracle."""
+    rows = _positions(tuple(pred), truth, allow_subset)
+    tallies = []
+    for row, (name, mask) in zip(rows, pred.items(), strict=True):
+        if mask.dtype != np.uint8 or (mask > 1).any():
+            raise DataError(f"the predicted mask of patch {name} must be uint8 with 0 and 1, got {_summary(mask)}")
+        tallies.append(_tally(mask == 1, *_labels(truth, row, mask.shape)))
+    return _table(truth, rows, tallies, None, None, {}, (seed, draws))
+
+
+def read_masks(path: Path) -> dict[str, np.ndarray]:
+    """Masks in a zip, or in the `*.h5` of a folder, called `mask_<id>.h5`: id (its digits) -> (H, W) uint8.
+
+    A zip is read in memory and must hold such files at its root and nothing else, as the competition asks.
+    Raises DataError for other names, repeated ids, broken files, a missing key `mask`, and types other than uint8.
+    """
+    masks: dict[str, np.ndarray] = {}
+    for name, content in _zipped(path) if path.is_file() else _files(path):
+        match = MASK_NAME.fullmatch(name)
+        if match is None or match[1] in masks:
+            what = "is there twice" if match else "is not called mask_<id>.h5, or does not lie at the root"
+            raise DataError(f"{path}: {name} {what}; name every mask once, with the digits of its image")
+        masks[match[1]] = _read_mask(f"{path}: {name}", content)
+    if not masks:
+        raise DataError(f"{path} holds no mask_<id>.h5")
+    return masks
+
+
+def _zipped(path: Path) -> Iterator[tuple[str, io.BytesIO]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                yield info.filename, io.BytesIO(archive.read(info) if MASK_NAME.fullmatch(info.filename) else b"")
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise DataError(f"{path} is no sound zip ({error}); pack or download it again") from error
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist; a zip or a folder of mask_<id>.h5 was expected there")
+    return ((file.name, file) for file in sorted(path.glob("*.h5")))
+
+
+def _read_mask(where: str, content: io.BytesIO | Path) -> np.ndarray:
+    try:
+        with h5py.File(content, "r") as file:
+            data = file.get("mask")
+            mask = data[()] if isinstance(data, h5py.Dataset) else None
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{where} cannot be read as HDF5 ({error})") from error
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.uint8:
+        found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else "no such array"
+        raise DataError(f"{where} must hold `mask`, (H, W) uint8; found {found}")
+    return mask
+
+
+def _positions(ids: Iterable[str], truth: Truth, allow_subset: bool) -> list[int]:
+    """Where in the truth each predicted patch is."""
+    known = {name: row for row, name in enumerate(truth.ids)}
+    ids = tuple(ids)
+    if unknown := [name for name in ids if name not in known]:
+        raise DataError(f"{len(unknown)} of {len(ids)} predicted patches have no truth, first {unknown[0]}")
+    missing = known.keys() - set(ids)
+    if missing and not allow_subset:
+        first = min(missing, key=known.__getitem__)
+        raise DataError(
+            f"{len(missing)} of {len(known)} patches of the truth are not predicted, first {first}; "
+            "predict them, or allow a subset to be scored"
+        )
+    return [known[name] for name in ids]
+
+
+def _labels(truth: Truth, row: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    mask = truth.mask(row)
+    if mask.shape != shape:
+        raise DataError(f"patch {truth.ids[row]}: the prediction is {shape}, the truth {mask.shape}")
+    return mask, mask != IGNORE
+
+
+def _tally(pred: np.ndarray, target: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(4,) int64: true positives, false positives, false negatives, valid pixels."""
+    return np.append(mask_counts(pred[None], target[None], valid[None])[0], np.count_nonzero(valid))
+
+
+def _table(
+    truth: Truth,
+    rows: list[int],
+    tallies: list[np.ndarray],
+    codes: Mapping[str, np.ndarray] | None,
+    threshold: float | None,
+    source: Mapping[str, str],
+    bootstrap: tuple[int, int],
+) -> ScoreTable:
+    if not rows:
+        raise DataError("no patches to score")
+    order = np.argsort(rows)  # the order of the truth, whatever that of the prediction: intervals do not depend on it
+    scored = [rows[k] for k in order]
+    tally, region = np.stack(tallies)[order], np.array([truth.region[row] for row in scored])
+    regions = {
+        name: _row(tally[region == name], None if codes is None else codes[name], bootstrap)
+        for name in sorted(set(region.tolist()))
+    }
+    pooled = _row(tally, None if codes is None else np.sum(list(codes.values()), axis=0), bootstrap)
+    return ScoreTable(pooled, regions, threshold, source, tuple(truth.ids[row] for row in scored), tally[:, :3])
+
+
+def _row(tally: np.ndarray, codes: np.ndarray | None, bootstrap: tuple[int, int]) -> ScoreRow:
+    tp, fp, fn, pixels = (int(total) for total in tally.sum(axis=0))
+    scores = pooled_scores(tp, fp, fn)
+    low, high = bootstrap_f1(tally[:, :3], *bootstrap)
+    oracle = best_threshold(codes) if codes is not None else (None, None)
+    return ScoreRow(
+        patches=len(tally),
+        patches_with_landslide=int((tally[:, 0] + tally[:, 2] > 0).sum()),
+        precision=scores.precision,
+        recall=scores.recall,
+        f1=scores.f1,
+        f1_low=low,
+        f1_high=high,
+        iou=scores.iou,
+        predicted_share=(tp + fp) / max(pixels, 1),
+        true_share=(tp + fn) / max(pixels, 1),
+        average_precision=None if codes is None else average_precision(codes),
+        oracle_threshold=oracle[0],
+        oracle_f1=oracle[1],
+    )
+
+
+def _summary(mask: np.ndarray) -> str:
+    return f"{mask.dtype}" if mask.dtype != np.uint8 else f"{mask[mask > 1][0]}"
+
+
+def _plain(row: ScoreRow) -> dict[str, float | int]:
+    return {name: value for name, value in sorted(asdict(row).items()) if value is not None}

@@ -1,0 +1,115 @@
+"""From the arguments of a command to open experiments: recipe, data, machine and run directory brought together."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from l4s import log, rundir
+from l4s.data.domain import Domain, open_domain
+from l4s.engine import Engine, start_engine
+from l4s.experiment import Experiment, open_experiment
+from l4s.load import find_recipe, load_cells, resolved
+from l4s.recipe import Recipe
+from l4s.rundir import RunDir
+
+LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "transformers", "albumentations", "accelerate", "numpy", "h5py")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Flags of a machine, which no recipe holds."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 0
+    cache: Path | None = None
+    deterministic: bool = False
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache or Path.home() / ".cache" / "l4s"
+
+
+def open_session(
+    recipe: str, overrides: Sequence[str], data: Path, run: Path | None, machine: Machine
+) -> Iterator[Experiment]:
+    """The experiment of each cell of a recipe, opened one after the other."""
+    cells = load_cells(recipe, overrides)
+    root = run or Path("runs") / next(iter(cells.values())).name
+    engine = _engine(root, machine)
+    for name, cell in cells.items():
+        yield open_run(cell, engine, data, RunDir(root / name), machine, find_recipe(recipe))
+
+
+def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: Machine, source: Path) -> Experiment:
+    """Open a recipe's domains, and write what the run is made of into its directory."""
+    domains = {
+        name: open_domain(name, config, recipe.bands, data, machine.cache_folder, log.track)
+        for name, config in recipe.domain.items()
+    }
+    if engine.main:
+        rundir.write_json(run.config, resolved(recipe))
+        rundir.write_atomic(run.root / "recipe.toml", source.read_bytes())
+        for domain in domains.values():
+            rundir.write_json(run.stats(domain.name), describe(domain))
+    engine.wait()
+    return open_experiment(recipe, engine, run, domains)
+
+
+def describe(domain: Domain) -> dict[str, object]:
+    """A domain's statistics, for a person and for tools."""
+    return {
+        "bands": list(domain.bands.names),
+        "patches": len(domain),
+        "train": len(domain.train),
+        "heldout": len(domain.heldout),
+        "labelled": int(domain.cache.labelled.sum()),
+        "mean": domain.stats.mean.tolist(),
+        "std": domain.stats.std.tolist(),
+        "subdomain_sizes": [int((domain.stats.member == k).sum()) for k in range(len(domain.stats.mean))],
+        "content": domain.cache.digest,
+        "hash": domain.stats.digest,
+    }
+
+
+def _engine(root: Path, machine: Machine) -> Engine:
+    """Start the engine; a run keeps the precision it was started with."""
+    file = root / "env.json"
+    precision = machine.precision
+    if precision == "auto" and file.is_file():
+        precision = rundir.read_json(file)["precision"]
+    engine = start_engine(machine.device, precision, machine.workers, machine.deterministic)  # type: ignore[arg-type]
+    if engine.main:
+        rundir.write_json(file, environment(engine))
+    log.info(f"device {engine.device}, {engine.precision}, {engine.world} process(es), {torch.get_num_threads()} thread(s)")
+    return engine
+
+
+def environment(engine: Engine) -> dict[str, object]:
+    """Versions, commit, device, precision and arguments of this process."""
+    return {
+        "l4s": version("l4s"),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name() if engine.device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "processes": engine.world,
+        "precision": engine.precision,
+        "argv": sys.argv[1:],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of a checkout that l4s runs from."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

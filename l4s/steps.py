@@ -1,0 +1,246 @@
+"""The steps of a run: pseudo labels, training, prediction, ensemble, submission. Each does nothing when it is finished."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+from torch import nn
+
+from l4s import log, rundir
+from l4s.data.dataset import Part, Slice, Steps, mask_labels
+from l4s.data.domain import Domain
+from l4s.data.probs import open_probs
+from l4s.ensemble import ensemble
+from l4s.errors import RunError
+from l4s.experiment import Experiment, weights
+from l4s.fit import Job, clean, fit
+from l4s.load import Member
+from l4s.metrics import pooled_scores
+from l4s.models import build_model
+from l4s.predict import View, load_weights, predict
+from l4s.pseudo import PseudoLabels, open_pseudo, pseudo, warnings
+from l4s.recipe import Tta, fingerprint
+from l4s.score import score
+from l4s.submit import submit
+from l4s.tasks import TASKS
+from l4s.truth import truth_of
+
+WEIGHTS = ("weights*.safetensors", "metrics.jsonl", "config.json")
+
+
+def run_pseudo(x: Experiment, number: int) -> None:
+    """Label the targets for round `number` from the ensemble of the round before."""
+    for group in x.grouped(x.trained(number)):
+        folder = x.run.pseudo(number, group)
+        labellers = x.labellers(number, group)
+        kept = {}
+        for domain in x.target():
+            out, key = folder / f"{domain.name}.h5", x.pseudo_key(domain, number, group)
+            if _is_made(out, key, lambda path: open_pseudo(path).fingerprint):
+                labels = open_pseudo(out)
+            else:
+                labels = _label(x, number, domain, labellers, out, key)
+            kept[domain.name] = labels.shares()
+        if x.engine.main:
+            rundir.write_json(folder / "kept.json", kept)
+            rundir.finish(folder, fingerprint(kept))
+        x.engine.wait()
+    rundir.reached("pseudo.done")
+
+
+def _label(
+    x: Experiment, number: int, domain: Domain, labellers: Sequence[Member], out: Path, key: str
+) -> PseudoLabels:
+    tta = x.recipe.ensemble_tta
+    group = x.group(labellers[0])
+    probs = x.run.probs(x.run.ensemble(number - 1, group), domain.name, tta)
+    if x.round(number).labels_from:
+        probs = x.run.probs(out.parent, domain.name, tta)
+        _ensemble(x, number - 1, labellers, domain, tta, probs)
+    if not probs.is_file():
+        raise RunError(f"{probs} is missing: run `l4s ensemble --round {number - 1}` first")
+    if x.engine.main:
+        pseudo(open_probs(probs), x.recipe.pseudo, out, fingerprint=key)
+    x.engine.wait()
+    labels = open_pseudo(out)
+    for warning in warnings(labels.shares(), _source_share(x)):
+        log.warn(f"round {number}, {domain.name}: {warning}")
+    return labels
+
+
+def run_fit(x: Experiment, member: Member, number: int) -> None:
+    """Train one member in one round."""
+    folder, key = x.run.member(number, member.name), x.fit_key(member, number)
+    if rundir.is_done(folder, key):
+        return
+    if taken := rundir.reuse(folder, key, WEIGHTS, x.run.root.parent):
+        log.info(f"round {number} {member.name}: equal to {taken}, taken over")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_other(folder, key)
+    task = TASKS[member.config.task](member.config.train)
+    parts = [_part(x, domain, member, mask_labels(domain)) for domain in x.source()]
+    adapted = [_part(x, d, member, _pseudo_of(x, d, member, number).labels) for d in x.target()] if number else []
+    job = Job(
+        name=f"round {number} {member.name}",
+        task=task,
+        model=_initial_model(x, member, number),
+        source_and_target=lambda cut: Steps(parts, adapted, member.config.train, member.config.seed, cut),
+        train=member.config.train,
+        seed=member.config.seed,
+        folder=folder,
+        evaluate=lambda model, step: _heldout_f1(x, member, folder, model, step),
+    )
+    if x.engine.main:
+        rundir.write_json(folder / "config.json", describe_member(x, member, number))
+    names = [path.name for path in fit(x.engine, job)]
+    if x.engine.main:
+        rundir.finish(folder, key, weights=names)
+        clean(folder)
+    x.engine.wait()
+    rundir.reached("fit.done")
+
+
+def run_predict(x: Experiment, member: Member, number: int) -> None:
+    """Predict every domain that is predicted, under every test-time augmentation asked for."""
+    folder = x.run.member(number, member.name)
+    missing = []
+    for domain in x.predicted():
+        for tta in x.tta(domain):
+            out, key = x.run.probs(folder, domain.name, tta), x.predict_key(member, number, domain, tta)
+            if not _is_made(out, key, lambda path: open_probs(path).fingerprint):
+                missing.append((domain, tta, out, key))
+    if not missing:
+        return
+    task = TASKS[member.config.task](member.config.train)
+    models = load_weights(_build(x, member), weights(folder), x.engine)
+    for domain, tta, out, key in missing:
+        view = View(domain, domain.predicted, *x.affine(domain, member))
+        batch = x.recipe.predict.batch
+        predict(x.engine, task, models, view, out, member=member.name, fingerprint=key, tta=tta, batch=batch)
+    log.info(f"round {number} {member.name}: predicted {len(missing)} files")
+
+
+def run_ensemble(x: Experiment, number: int) -> None:
+    """Average the members of a round, domain by domain."""
+    for group, members in x.grouped(x.trained(number)).items():
+        folder = x.run.ensemble(number, group)
+        for domain in x.predicted():
+            for tta in x.tta(domain):
+                _ensemble(x, number, members, domain, tta, x.run.probs(folder, domain.name, tta))
+        if x.engine.main:
+            weights_ = x.recipe.ensemble.weights
+            table = {member.name: (weights_ or {}).get(member.name, 1.0) for member in members}
+            rundir.write_json(folder / "weights.json", table)
+            rundir.finish(folder, fingerprint(table))
+        x.engine.wait()
+
+
+def run_submit(x: Experiment) -> None:
+    """Pack the last round's ensemble of the domain to submit, checked, with its card."""
+    config = x.recipe.submit
+    if config is None or not x.engine.main:
+        return
+    for group in x.grouped(x.trained(x.recipe.rounds)):
+        folder = x.run.ensemble(x.recipe.rounds, group)
+        probs = open_probs(x.run.probs(folder, config.domain, x.recipe.ensemble_tta))
+        name = "-".join(filter(None, (x.recipe.name, config.domain, group)))
+        facts = {"recipe": x.recipe.name, "run": x.run.root.name, "round": x.recipe.rounds}
+        out = x.run.submission / f"{name}.zip"
+        submit(probs, out, threshold=config.threshold, min_area=config.min_area, facts=facts)
+        log.info(f"submission: {out}")
+
+
+def describe_member(x: Experiment, member: Member, number: int) -> dict[str, object]:
+    """What is needed to use a member's weights without its recipe."""
+    return {
+        "member": member.name,
+        "round": number,
+        "bands": x.recipe.bands.model_dump(mode="json"),
+        "config": member.config.model_dump(mode="json"),
+    }
+
+
+def _ensemble(x: Experiment, number: int, members: Sequence[Member], domain: Domain, tta: Tta, out: Path) -> None:
+    key = x.ensemble_key(members, number, domain, tta)
+    if _is_made(out, key, lambda path: open_probs(path).fingerprint):
+        return
+    paths = [x.run.probs(x.run.member(number, member.name), domain.name, tta) for member in members]
+    for path in paths:
+        if not path.is_file():
+            raise RunError(f"{path} is missing: run `l4s predict --round {number}` first")
+    if x.engine.main:
+        ensemble([open_probs(path) for path in paths], out, fingerprint=key, weights=x.recipe.ensemble.weights)
+    x.engine.wait()
+
+
+def _is_made(path: Path, key: str, read: object) -> bool:
+    """Is this file finished, with exactly these settings and inputs?"""
+    if not path.is_file():
+        return False
+    found = read(path)  # type: ignore[operator]
+    if found != key:
+        raise RunError(
+            f"{path} was made with other settings or inputs (fingerprint {found}, now {key}): "
+            "delete it to redo it, or choose another --run"
+        )
+    return True
+
+
+def _refuse_other(folder: Path, key: str) -> None:
+    """A half-trained folder continues only if it was started with the same settings."""
+    started = folder / "started.json"
+    if started.is_file() and rundir.read_json(started)["fingerprint"] != key:
+        raise RunError(f"{folder} was started with other settings: delete the folder, or choose another --run")
+    rundir.write_json(started, {"fingerprint": key})
+
+
+def _part(x: Experiment, domain: Domain, member: Member, labels: object) -> Part:
+    number = list(x.domains).index(domain.name)
+    return Part(domain, number, domain.train, *x.affine(domain, member), labels)  # type: ignore[arg-type]
+
+
+def _pseudo_of(x: Experiment, domain: Domain, member: Member, number: int) -> PseudoLabels:
+    path = x.run.pseudo(number, x.group(member)) / f"{domain.name}.h5"
+    if not path.is_file():
+        raise RunError(f"{path} is missing: run `l4s pseudolabel --round {number}` first")
+    labels = open_pseudo(path)
+    if labels.ids != domain.ids(domain.train):
+        raise RunError(f"{path} labels other patches than domain {domain.name} has: delete it to redo it")
+    return labels
+
+
+def _build(x: Experiment, member: Member, pretrained: bool = False) -> nn.Module:
+    model = member.config.model
+    options = model.options if pretrained or "weights" not in model.options else {**model.options, "weights": "none"}
+    return build_model(model.name, x.recipe.bands, size=model.size, seed=member.config.seed, options=options)
+
+
+def _initial_model(x: Experiment, member: Member, number: int) -> nn.Module:
+    initial = x.initial(member, number)
+    model = _build(x, member, pretrained=not initial)
+    for path in initial:
+        model.load_state_dict(load_file(path))
+    return model
+
+
+def _heldout_f1(x: Experiment, member: Member, folder: Path, model: nn.Module, step: int) -> float:
+    """Pooled F1 at 0.5 on the held-out patches of all sources, from files."""
+    task = TASKS[member.config.task](member.config.train)
+    counts = np.zeros(3, np.int64)
+    for domain in x.source():
+        truth = truth_of(domain)
+        if not len(domain.heldout) or truth is None:
+            raise RunError(f"evaluate_every is set, but source domain {domain.name} holds nothing out to score on")
+        view = View(domain, domain.heldout, *x.affine(domain, member))
+        out = folder / "heldout" / f"{domain.name}.h5"
+        probs = predict(x.engine, task, [model], view, out, member=member.name, fingerprint=f"step {step}")
+        counts += score(probs, truth).counts.sum(0)
+    return pooled_scores(*counts.tolist()).f1
+
+
+def _source_share(x: Experiment) -> float:
+    """Landslide share of the source's labelled training pixels."""
+    masks = [domain.cache.masks[domain.train] for domain in x.source()]
+    return sum(int((mask == 1).sum()) for mask in masks) / max(sum(int((mask != 255).sum()) for mask in masks), 1)

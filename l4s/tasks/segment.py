@@ -1,0 +1,74 @@
+"""Landslide segmentation of patches: the loss at promoted size, probabilities at native size."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from l4s.data.dataset import Batch
+from l4s.losses import weighted_sum
+from l4s.promote import demote, promote
+from l4s.recipe import Train
+
+
+@dataclass(frozen=True)
+class At:
+    """Where training stands: `step` of `total`, and the generator of everything drawn on the way."""
+
+    step: int
+    total: int
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The task of every recipe so far; see `l4s.tasks.Task` for the contract."""
+
+    terms: Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+    target_weight: float
+    scale: float | tuple[float, float]
+    crop: int | None
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
+        """L = L_source + lambda_t L_target, each normalised by its own valid weight (methods B5).
+
+        Returns:
+            "loss", to be minimised, and the terms of each side, to be logged.
+        """
+        image, target, weight = promote(
+            batch.image, batch.target, batch.weight, scale=self.scale, crop=self.crop, generator=at.generator
+        )
+        logits = model(image).logits
+        if not batch.adapt.any():
+            return self.terms(logits, target, weight)
+        source, adapted = (self.terms(logits[rows], target[rows], weight[rows]) for rows in (~batch.adapt, batch.adapt))
+        total = source["loss"] + self.target_weight * adapted["loss"]
+        return {"loss": total, **_named(source, "source"), **_named(adapted, "target")}
+
+    def probs(self, model: nn.Module, image: Tensor) -> Tensor:
+        """Probability of landslide, (B, H, W) float32 in [0, 1] at native size.
+
+        The sigmoid is taken at promoted size and averaged down. A range of scales predicts at its middle.
+
+        Args:
+            image: (B, C, H, W) float32 standardised.
+        """
+        height, width = image.shape[-2:]
+        scale = sum(self.scale) / 2 if isinstance(self.scale, tuple) else self.scale
+        empty = image.new_zeros(len(image), height, width)
+        promoted, _, _ = promote(image, empty, empty, scale=scale, crop=None, generator=torch.Generator())
+        return demote(model(promoted).logits.float().sigmoid().squeeze(1), (height, width))
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Nothing: this task keeps no teacher."""
+
+
+def build(train: Train) -> Segment:
+    """The segmentation task with a recipe's loss and scale."""
+    terms = weighted_sum([(term.name, term.weight, term.options) for term in train.loss])
+    return Segment(terms, train.target_weight, train.scale.factor, train.scale.crop)
+
+
+def _named(terms: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
+    return {f"{side}/{name}": value for name, value in terms.items()}
