@@ -6,17 +6,18 @@ One process needs no launcher. Many: `accelerate launch -m l4s ...` or torchrun,
 import os
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from l4s.errors import RunError
+from l4s.errors import RunError, did_you_mean
 
 Precision = Literal["fp32", "bf16"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        return self.accelerator.device
+        return cast(torch.device, self.accelerator.device)
 
     @property
     def rank(self) -> int:
@@ -63,6 +64,15 @@ class Engine:
         """Every process's rows, in order of rank."""
         return list(gather_object(rows)) if self.world > 1 else rows
 
+    def agree(self, answer: T) -> T:
+        """The first process's answer, for all: files and clocks may look different to each of them."""
+        return cast(T, broadcast_object_list([answer])[0])
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the running statistics of the first, which are the ones that are saved."""
+        for buffer in model.buffers() if self.world > 1 else ():
+            broadcast(buffer)
+
     def wait(self) -> None:
         """Until every process is here."""
         self.accelerator.wait_for_everyone()
@@ -79,8 +89,11 @@ def start_engine(
         deterministic: refuse operations whose result may differ between two runs on one machine.
 
     Raises:
-        RunError: a GPU was asked for and there is none, or a launcher's processes did not find each other.
+        RunError: there is no such device or precision, or a launcher's processes did not find each other.
     """
+    for flag, word, known in (("device", device, ("auto", "cpu", "cuda")), ("precision", precision, ("auto", "fp32", "bf16"))):
+        if word not in known:
+            raise RunError(f"--{flag} {word} does not exist{did_you_mean(word, known)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise RunError("--device cuda: torch finds no GPU here; use --device cpu, or install torch for your GPU")
     if deterministic:
@@ -93,7 +106,8 @@ def start_engine(
     if accelerator.num_processes != launched:
         raise RunError(f"{launched} processes were launched but this one sees {accelerator.num_processes}")
     chosen = probe_precision(accelerator.device) if precision == "auto" else precision
-    return Engine(accelerator, chosen, workers)
+    engine = Engine(accelerator, chosen, workers)
+    return replace(engine, precision=engine.agree(chosen))  # probes of several processes may differ
 
 
 def probe_precision(device: torch.device) -> Precision:

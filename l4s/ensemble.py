@@ -7,8 +7,7 @@ import numpy as np
 
 from l4s import rundir
 from l4s.data.probs import ProbFile, write_probs
-from l4s.errors import DataError, RecipeError
-from l4s.load import did_you_mean
+from l4s.errors import DataError, RecipeError, did_you_mean
 
 BLOCK = 64  # patches in memory at a time
 
@@ -29,8 +28,16 @@ def ensemble(
     for other in inputs[1:]:
         _refuse_misfit(first, other)
     share = _shares([probs.member for probs in inputs], weights)
-    facts = {"fingerprint": fingerprint, "domain": first.domain, "tta": first.tta, "kind": first.kind}
-    with write_probs(out, ids=first.ids, shape=first.shape, member="ensemble", **facts) as writer:
+    with write_probs(
+        out,
+        ids=first.ids,
+        shape=first.shape,
+        member="ensemble",
+        fingerprint=fingerprint,
+        domain=first.domain,
+        tta=first.tta,
+        kind=first.kind,
+    ) as writer:
         for start in range(0, len(first), BLOCK):
             stop = min(start + BLOCK, len(first))
             blocks = [probs.read(start, stop).astype(np.float32) for probs in inputs]

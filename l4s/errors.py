@@ -1,5 +1,8 @@
 """The errors a user can cause. Each message says what, where, and what to do about it."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class L4SError(ValueError):
     """Anything a user can put right: the command line prints the message without a traceback."""
@@ -15,3 +18,10 @@ class DataError(L4SError):
 
 class RunError(L4SError):
     """A step cannot run: something earlier is missing, or training went wrong."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What to say after an unknown word: the nearest known one where there is one, and all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return (f", did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(known) or 'none'})"

@@ -6,7 +6,7 @@ members or domains redoes nothing, and equal steps of other runs are taken over.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from l4s.data.domain import Domain, affine
 from l4s.engine import Engine
 from l4s.errors import RecipeError, RunError
-from l4s.load import Member, did_you_mean, expand
+from l4s.load import Member, expand
 from l4s.recipe import Normalise, Recipe, Round, Tta, fingerprint
 from l4s.rundir import RunDir, read_json
 
@@ -32,6 +32,8 @@ class Experiment:
     run: RunDir
     domains: Mapping[str, Domain]
     members: tuple[Member, ...]
+    # fingerprints of a round build on those of the rounds before: without memory each round multiplies the work
+    keys: dict[tuple[str, int], str] = field(default_factory=dict, repr=False, compare=False)
 
     def source(self) -> list[Domain]:
         return [self.domains[name] for name in self.recipe.domains("source")]
@@ -48,7 +50,13 @@ class Experiment:
         return next((entry for entry in self.recipe.round if entry.round == number), Round(round=number))
 
     def trained(self, number: int) -> list[Member]:
-        """The members that train in a round."""
+        """The members that train in a round.
+
+        Raises:
+            RunError: the recipe has no such round.
+        """
+        if not 0 <= number <= self.recipe.rounds:
+            raise RunError(f"round {number}: recipe {self.recipe.name} has rounds 0 to {self.recipe.rounds}")
         names = self.round(number).train
         return [member for member in self.members if not names or member.base in names]
 
@@ -84,6 +92,12 @@ class Experiment:
 
     def fit_key(self, member: Member, number: int) -> str:
         """Fingerprint of training a member in a round."""
+        place = (member.name, number)
+        if place not in self.keys:
+            self.keys[place] = self._fit_key(member, number)
+        return self.keys[place]
+
+    def _fit_key(self, member: Member, number: int) -> str:
         # keys at their defaults are left out, so that a key added later does not redo what was made without it
         unread = {"grid", "needs", "init", "normalise", "patch_blend"}
         config = member.config.model_dump(mode="json", exclude=unread, exclude_defaults=True)
@@ -115,7 +129,7 @@ class Experiment:
         if member.init.startswith("member:"):
             return weights(self.run.member(number, member.init.removeprefix("member:")))[:1]
         if member.init.startswith("run:"):
-            return weights(self.run.root.parent / member.init.removeprefix("run:"))[:1]
+            return weights(self.run.runs / member.init.removeprefix("run:"))[:1]
         path = Path(member.init)
         if not path.is_file():
             raise RunError(f"member.{member.base}.init: there is no file {path}")
@@ -133,14 +147,17 @@ class Experiment:
         return fingerprint({"step": "ensemble", "inputs": inputs, "weights": weights_ and dict(weights_)})
 
     def labellers(self, number: int, group: str) -> list[Member]:
-        """Members of round `number` - 1 whose ensemble labels the targets for round `number`."""
+        """Members of round `number` - 1 whose ensemble labels the targets for round `number`.
+
+        Raises:
+            RecipeError: there are none.
+        """
         names = self.round(number).labels_from
-        known = {member.base for member in self.members}
-        for name in names:
-            if name not in known:
-                raise RecipeError(f"round {number}: labels_from names {name!r}{did_you_mean(name, known)}")
         trained = [member for member in self.trained(number - 1) if not names or member.base in names]
-        return [member for member in trained if self.group(member) == group]
+        if found := [member for member in trained if self.group(member) == group]:
+            return found
+        what = f"round {number}, ensemble {group!r}" if group else f"round {number}"
+        raise RecipeError(f"{what}: no member of round {number - 1} would label its targets; change train or labels_from")
 
     def pseudo_key(self, domain: Domain, number: int, group: str) -> str:
         """Fingerprint of the pseudo labels that a round trains on."""
@@ -149,8 +166,16 @@ class Experiment:
 
 
 def open_experiment(recipe: Recipe, engine: Engine, run: RunDir, domains: Mapping[str, Domain]) -> Experiment:
-    """Bind a recipe to its data and its run directory."""
-    return Experiment(recipe, engine, run, domains, expand(recipe))
+    """Bind a recipe to its data and its run directory.
+
+    Raises:
+        RecipeError: a round has nobody to label its targets.
+    """
+    x = Experiment(recipe, engine, run, domains, expand(recipe))
+    for number in range(1, recipe.rounds + 1):
+        for group in x.grouped(x.trained(number)):
+            x.labellers(number, group)
+    return x
 
 
 def weights(folder: Path) -> list[Path]:
@@ -160,7 +185,8 @@ def weights(folder: Path) -> list[Path]:
         RunError: its training is not finished.
     """
     if not (folder / "done.json").is_file():
-        raise RunError(f"{folder} holds no finished training: run `l4s train` for that round and member first")
+        number = folder.parent.name.removeprefix("round-")
+        raise RunError(f"{folder} holds no finished training: run `l4s train --round {number} --member {folder.name}` first")
     return [folder / name for name in read_json(folder / "done.json")["weights"]]
 
 

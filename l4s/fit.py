@@ -48,9 +48,11 @@ def fit(engine: Engine, job: Job) -> list[Path]:
         The files of weights: the last ones, or the best `keep` by F1 on the held-out source.
 
     Raises:
-        RunError: the loss is no longer finite.
+        RunError: the loss is no longer finite, or a batch cannot be cut for these processes.
     """
     train = job.train
+    steps = job.source_and_target(Slice(engine.rank, engine.world, train.accumulate))
+    _refuse_uneven(job, steps, engine.world)
     core = engine.place(job.model)
     ema = ModelEmaV3(core, decay=train.ema) if train.ema else None
     optimiser = build_optimizer(
@@ -62,9 +64,9 @@ def fit(engine: Engine, job: Job) -> list[Path]:
         **train.optimiser.options,
     )
     progress = load_state(job.folder / EARLIER_STATE, core, optimiser, ema)
-    trim_metrics(job.folder / "metrics.jsonl", progress.step)
+    if engine.main:
+        trim_metrics(job.folder / "metrics.jsonl", progress.step)
     model = engine.distribute(core)
-    steps = job.source_and_target(Slice(engine.rank, engine.world, train.accumulate))
     items = range(progress.step * train.accumulate, train.steps * train.accumulate)
     stream = iter(batches(steps, items, engine.workers))
     last_save, interval = time.monotonic(), Interval(engine, job, progress.step)
@@ -82,13 +84,16 @@ def fit(engine: Engine, job: Job) -> list[Path]:
             rundir.reached("fit.step")
             interval.add(terms)
             finished = progress.step == train.steps
-            if train.evaluate_every and (progress.step % train.evaluate_every == 0 or finished):
+            judging = train.evaluate_every is not None and (finished or progress.step % train.evaluate_every == 0)
+            line = interval.close(progress.step) if judging or finished or progress.step % LOG_EVERY == 0 else None
+            if judging:
                 _evaluate(engine, job, judged, progress)
-            if progress.step % LOG_EVERY == 0 or finished:
-                show(progress.step, interval.write(progress))
+            if line is not None:
+                show(progress.step, interval.write(line, progress))
             saving = time.monotonic() - last_save >= SAVE_SECONDS and progress.step % LOG_EVERY == 0
             if saving and engine.main and not finished:
                 save_state(job.folder / EARLIER_STATE, progress, core, optimiser, ema)
+                _prune(job, progress)
                 last_save = time.monotonic()
                 rundir.reached("fit.saved")
     return _finish(engine, job, judged, progress)
@@ -138,17 +143,28 @@ class Interval:
     def add(self, terms: dict[str, Tensor]) -> None:
         self.terms.append(terms)
 
-    def write(self, progress: Progress) -> str:
-        """Write the line; returns its short form for the display."""
+    def close(self, step: int) -> dict[str, float]:
+        """End the interval at a step.
+
+        Returns:
+            The means of the terms and the rate.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
         means = {key: float(torch.stack([t[key] for t in self.terms if key in t]).mean()) for key in self.terms[-1]}
         if not all(math.isfinite(value) for value in means.values()):
             raise RunError(
-                f"{self.job.name}: the loss is not finite by step {progress.step} ({means}): "
+                f"{self.job.name}: the loss is not finite by step {step} ({means}): "
                 "lower the learning rate, clip gradients (train.clip), or use --precision fp32"
             )
         rate = len(self.terms) * self.job.train.batch / (time.monotonic() - self.started)
-        line = {"step": progress.step, **means, "patches_per_s": round(rate, 1)}
-        note = f"loss {means['loss']:.4f}  {rate:.0f} patches/s"
+        self.terms, self.started = [], time.monotonic()
+        return {"step": step, **means, "patches_per_s": round(rate, 1)}
+
+    def write(self, line: dict[str, float], progress: Progress) -> str:
+        """Write the line; returns its short form for the display."""
+        note = f"loss {line['loss']:.4f}  {line['patches_per_s']:.0f} patches/s"
         if progress.evaluations:
             step, f1 = progress.evaluations[-1]
             note += f"  F1 {f1:.3f} at {step}"
@@ -156,7 +172,6 @@ class Interval:
         if self.engine.main:
             with (self.job.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        self.terms, self.started = [], time.monotonic()
         return note
 
 
@@ -169,13 +184,18 @@ def trim_metrics(path: Path, step: int) -> None:
 
 def _evaluate(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> None:
     """Score the held-out source, and keep the weights while they are among the best."""
+    engine.share_buffers(model)
     progress.evaluations.append((progress.step, job.evaluate(model.eval(), progress.step)))
-    best = _best(progress, job.train)
-    if engine.main and progress.step in best:
+    if engine.main and progress.step in _best(progress, job.train):
         save_weights(_kept(job, progress.step), model)
-        for path in job.folder.glob("kept-*.safetensors"):
-            if path not in {_kept(job, step) for step in best}:
-                path.unlink()
+
+
+def _prune(job: Job, progress: Progress) -> None:
+    """Drop weights that are no longer among the best; only once a state is saved that does not need them either."""
+    best = {_kept(job, step) for step in _best(progress, job.train)}
+    for path in job.folder.glob("kept-*.safetensors"):
+        if path not in best:
+            path.unlink()
 
 
 def _kept(job: Job, step: int) -> Path:
@@ -213,8 +233,20 @@ def _finish(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> l
 
 def clean(folder: Path) -> None:
     """Drop what only an unfinished training needs; called once its `done.json` is written."""
-    for path in (*folder.glob("kept-*.safetensors"), folder / EARLIER_STATE):
-        path.unlink(missing_ok=True)
+    for pattern in ("kept-*.safetensors", EARLIER_STATE, "*.part"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _refuse_uneven(job: Job, steps: Steps, world: int) -> None:
+    """Every process and accumulated part must get equally many rows, and some of each kind: else weights drift."""
+    parts = world * job.train.accumulate
+    if job.train.batch % parts or any(0 < count < parts for count in steps.counts):
+        source, target = steps.counts
+        raise RunError(
+            f"{job.name}: a batch of {source} source and {target} target rows does not fit {world} processes x "
+            f"accumulate {job.train.accumulate}: choose another number of processes, or change train.batch"
+        )
 
 
 def _mix(*parts: int) -> int:

@@ -1,23 +1,24 @@
 """From a TOML file (or a shipped name) and `--set` overrides to a checked `Recipe`, its sweep cells and its members."""
 
 import copy
-import difflib
 import importlib.resources
 import itertools
 import json
 import tomllib
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from l4s.errors import RecipeError
+from l4s.consistency import check_recipe
+from l4s.errors import RecipeError, did_you_mean
 from l4s.recipe import MemberConfig, Recipe
 
 Table = dict[str, Any]
+DEFAULTS = ("train", "normalise")  # keys at the top of a recipe that every member inherits
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -75,17 +76,24 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def load_cells(path_or_name: str | Path, overrides: Sequence[str] = ()) -> dict[str, Recipe]:
-    """The recipe of each cell of `[sweep]` by cell name; one cell named "" where nothing is swept."""
+    """The recipe of each cell of `[sweep]` by cell name; one cell named "" where nothing is swept.
+
+    Raises:
+        RecipeError: as `load_recipe`; a swept key lists no values, or two cells would have one name.
+    """
     path = find_recipe(str(path_or_name))
     table = _read(path, overrides)
     sweep = parse_recipe(copy.deepcopy(table), str(path)).sweep
     table.pop("sweep", None)
-    cells = {}
-    for values in itertools.product(*sweep.values()):
+    cells: dict[str, Recipe] = {}
+    for axes in _cells(sweep, f"{path}: sweep"):
         cell = copy.deepcopy(table)
-        for key, value in zip(sweep, values, strict=True):
+        for key, value in axes.items():
             _assign(cell, key, value)
-        cells[_cell_name(dict(zip(sweep, values, strict=True)))] = parse_recipe(cell, str(path))
+        name = _cell_name(axes)
+        if name in cells:
+            raise RecipeError(f"{path}: sweep has two cells called {name!r}: list values whose names differ")
+        cells[name] = parse_recipe(cell, str(path))
     return cells
 
 
@@ -93,15 +101,18 @@ def parse_recipe(table: Table, where: str) -> Recipe:
     """Check a recipe given as a plain table, which is not changed; `where` names it in errors.
 
     `[train]` and `normalise` at the top are the members' defaults, and are merged into each of them here.
+
+    Raises:
+        RecipeError: a key or value is wrong, or tables contradict each other.
     """
-    defaults = {key: table[key] for key in ("train", "normalise") if key in table}
+    defaults = {key: table[key] for key in DEFAULTS if key in table}
     members = table.get("member", {})
     if not isinstance(members, dict) or not all(isinstance(member, dict) for member in members.values()):
         raise RecipeError(f"{where}: members are tables such as [member.unet]")
     merged = {key: value for key, value in table.items() if key not in defaults}
     merged["member"] = {name: _merge(defaults, member) for name, member in members.items()}
     recipe = validate(Recipe, merged, where)
-    expand(recipe, where)
+    check_recipe(recipe, expand(recipe, where), where)
     return recipe
 
 
@@ -114,15 +125,20 @@ def expand(recipe: Recipe, where: str = "recipe") -> tuple[Member, ...]:
     """The recipe's members with grids expanded, each after the members that it needs.
 
     Raises:
-        RecipeError: a grid key or a needed member does not exist, or members need each other in a circle.
+        RecipeError: a grid key or a needed member does not exist, a grid is empty, two members would have one name,
+            or members need each other in a circle.
     """
     drafts = [draft for base, config in recipe.member.items() for draft in _expand_grid(base, config, where)]
+    names = [draft.name for draft in drafts]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RecipeError(f"{where}: two members are called {twice[0]!r}: list grid values whose names differ")
     linked = {draft.name: _link(draft, drafts, where) for draft in drafts}
     ordered: dict[str, Member] = {}
     while len(ordered) < len(linked):
         ready = [m for m in linked.values() if m.name not in ordered and set(m.needs) <= set(ordered)]
         if not ready:
-            raise RecipeError(f"{where}: members need each other in a circle: {', '.join(set(linked) - set(ordered))}")
+            circle = ", ".join(name for name in linked if name not in ordered)
+            raise RecipeError(f"{where}: members need each other in a circle: {circle}")
         ordered |= {member.name: member for member in ready}
     return tuple(ordered.values())
 
@@ -134,22 +150,19 @@ def validate(model: type[M], table: Table, where: str) -> M:
         RecipeError: one line for each thing that is wrong.
     """
     try:
-        return model.model_validate_json(json.dumps(table))
+        text = json.dumps(table, allow_nan=False)
+    except (TypeError, ValueError) as error:  # TOML has dates, inf and nan
+        raise RecipeError(f"{where}: a value is no text, finite number, true, false, list or table ({error})") from error
+    try:
+        return model.model_validate_json(text)
     except ValidationError as error:
         lines = [_explain(model, dict(problem)) for problem in error.errors()]
         raise RecipeError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A ", did you mean ...?" for the nearest known word, or the list of all of them."""
-    known = tuple(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {near[0]!r}?" if near else f" (there are: {', '.join(sorted(known))})"
-
-
 def _read(path: Path, overrides: Sequence[str]) -> Table:
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     table.setdefault("name", path.stem)
@@ -190,15 +203,20 @@ def _merge(defaults: Table, table: Table) -> Table:
 
 def _expand_grid(base: str, config: MemberConfig, where: str) -> Iterator[Member]:
     table = json.loads(config.model_dump_json())
-    grid = table.pop("grid")
-    for values in itertools.product(*grid.values()):
+    for axes in _cells(table.pop("grid"), f"{where}: member.{base}.grid"):
         cell = copy.deepcopy(table)
-        axes = dict(zip(grid, values, strict=True))
         for key, value in axes.items():
             _assign(cell, key, value)
         name = "-".join((base, _cell_name(axes))) if axes else base
         checked = validate(MemberConfig, cell, f"{where}: member.{base}.grid")
         yield Member(name, base, axes, checked, checked.needs, checked.init)
+
+
+def _cells(axes: Mapping[str, Sequence[Any]], where: str) -> Iterator[dict[str, Any]]:
+    """Every combination of the axes' values; one without axes where there are none."""
+    if empty := [key for key, values in axes.items() if not values]:
+        raise RecipeError(f"{where}: {empty[0]} lists no values: give one or more, or leave it out")
+    yield from (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
 
 def _cell_name(axes: Mapping[str, Any]) -> str:
@@ -228,7 +246,10 @@ def _agreeing(draft: Member, base: str, drafts: Sequence[Member], where: str) ->
     if not others:
         known = sorted({other.base for other in drafts})
         raise RecipeError(f"{where}: member.{draft.base} needs {base!r}{did_you_mean(base, known)}")
-    return [o.name for o in others if all(o.axes[key] == draft.axes[key] for key in o.axes.keys() & draft.axes.keys())]
+    agreeing = [o.name for o in others if all(o.axes[key] == draft.axes[key] for key in o.axes.keys() & draft.axes.keys())]
+    if not agreeing:
+        raise RecipeError(f"{where}: {draft.name} needs {base!r}, but no {base!r} agrees with it on {dict(draft.axes)}")
+    return agreeing
 
 
 def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
@@ -243,10 +264,15 @@ def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
 
 def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> tuple[str, ...]:
     """The keys that the table at `location` of a recipe may hold."""
+    named = False  # the next part is a name that the recipe gives, such as that of a member
     for part in location:
-        if part in model.model_fields:
-            model = next(_models_in(model.model_fields[str(part)].annotation), model)
-    return tuple(model.model_fields)
+        if not named and part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            named = typing.get_origin(annotation) is Mapping
+            model = next(_models_in(annotation), model)
+        else:
+            named = False
+    return (*model.model_fields, *(DEFAULTS if model is Recipe else ()))
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

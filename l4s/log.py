@@ -15,12 +15,12 @@ console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0", highlig
 
 def info(message: str) -> None:
     """One line of log."""
-    console.print(message)
+    console.print(message, soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """One line that should be read."""
-    console.print(f"[yellow]warning:[/] {message}")
+    console.print(f"[yellow]warning:[/] {message}", soft_wrap=True)
 
 
 def track(items: Iterable[int], text: str, total: int) -> Iterator[int]:

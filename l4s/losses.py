@@ -14,8 +14,7 @@ defaults.
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from l4s.errors import RecipeError, RunError
+from l4s.errors import RecipeError, RunError, did_you_mean
 
 
 def bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -107,7 +106,7 @@ def weighted_sum(
             not positive.
     """
     if not terms:
-        raise RecipeError(f"no loss given: there is nothing to minimise; name one or more of {_listed(LOSSES)}")
+        raise RecipeError(f"no loss given: there is nothing to minimise; name one or more of {', '.join(LOSSES)}")
     bound: dict[str, tuple[float, Callable[..., Tensor]]] = {}
     for name, factor, options in terms:
         if name in bound:
@@ -129,12 +128,11 @@ def weighted_sum(
 def _bind(name: str, options: Mapping[str, Any]) -> Callable[..., Tensor]:
     """The loss with its options fixed, after trying them on one pixel."""
     if name not in LOSSES:
-        raise RecipeError(f"loss {name!r} does not exist{_hint(name, LOSSES)} (losses: {_listed(LOSSES)})")
+        raise RecipeError(f"loss {name!r} does not exist{did_you_mean(name, LOSSES)}")
     known = [p.name for p in inspect.signature(LOSSES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
-            hint = f"{_hint(option, known)} (its options: {_listed(known)})"
-            raise RecipeError(f"loss {name!r} has no option {option!r}{hint}")
+            raise RecipeError(f"loss {name!r} has no option {option!r}{did_you_mean(option, known)}")
     function = partial(LOSSES[name], **options)
     pixel = torch.zeros(1, 1)
     function(pixel, pixel, torch.ones(1, 1))
@@ -163,12 +161,3 @@ def _cross_entropy(values: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     total = valid.sum()
     each = F.binary_cross_entropy_with_logits(values, truth, reduction="none")
     return (valid * each).sum() / torch.where(total > 0, total, 1.0)
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-def _listed(known: Iterable[str]) -> str:
-    return ", ".join(sorted(known)) or "none"

@@ -9,13 +9,12 @@ every step,
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
-from l4s.errors import RecipeError, RunError
+from l4s.errors import RecipeError, RunError, did_you_mean
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -56,8 +55,7 @@ def build_optimizer(
             an encoder.
     """
     if name not in OPTIMIZERS:
-        hint = f"{_hint(name, OPTIMIZERS)} (optimisers: {_listed(OPTIMIZERS)})"
-        raise RecipeError(f"optimiser {name!r} does not exist{hint}")
+        raise RecipeError(f"optimiser {name!r} does not exist{did_you_mean(name, OPTIMIZERS)}")
     builder = OPTIMIZERS[name]
     own = ("self", "params", "lr", "weight_decay")
     _check_options(f"optimiser {name!r}", options, [o for o in inspect.signature(builder).parameters if o not in own])
@@ -148,7 +146,7 @@ def factor(name: str, step: int, total: int, warmup: int = 0, **options: Any) ->
         RunError: the step lies outside the run.
     """
     if name not in SCHEDULES:
-        raise RecipeError(f"schedule {name!r} does not exist{_hint(name, SCHEDULES)} (schedules: {_listed(SCHEDULES)})")
+        raise RecipeError(f"schedule {name!r} does not exist{did_you_mean(name, SCHEDULES)}")
     schedule = SCHEDULES[name]
     known = [p.name for p in inspect.signature(schedule).parameters.values() if p.kind is p.KEYWORD_ONLY]
     _check_options(f"schedule {name!r}", options, known)
@@ -197,13 +195,4 @@ def _check_step(step: int, total: int) -> None:
 def _check_options(owner: str, options: Iterable[str], known: list[str]) -> None:
     for option in options:
         if option not in known:
-            raise RecipeError(f"{owner} has no option {option!r}{_hint(option, known)} (its options: {_listed(known)})")
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-def _listed(known: Iterable[str]) -> str:
-    return ", ".join(sorted(known)) or "none"
+            raise RecipeError(f"{owner} has no option {option!r}{did_you_mean(option, known)}")

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from l4s.errors import RunError
+from l4s.errors import RunError, did_you_mean
 from l4s.experiment import Experiment
-from l4s.load import Member, did_you_mean
+from l4s.load import Member
+from l4s.report import score_run
 from l4s.steps import run_ensemble, run_fit, run_predict, run_pseudo, run_submit
 
 
@@ -18,6 +19,7 @@ def run_recipe(x: Experiment) -> None:
             run_predict(x, member, number)
         run_ensemble(x, number)
     run_submit(x)
+    score_run(x)
 
 
 def train_round(x: Experiment, number: int, names: Sequence[str] = ()) -> None:
@@ -38,8 +40,6 @@ def chosen(x: Experiment, number: int, names: Sequence[str]) -> list[Member]:
     Raises:
         RunError: the recipe has no such round, or the round no such member.
     """
-    if number > x.recipe.rounds:
-        raise RunError(f"round {number}: recipe {x.recipe.name} has rounds 0 to {x.recipe.rounds}")
     members = x.trained(number)
     for name in names:
         if not any(name in (member.name, member.base) for member in members):

@@ -76,8 +76,16 @@ def predict(
     if engine.main:
         shape = (len(view.rows), *parts[0][1].shape[1:])
         ids = view.domain.ids(view.rows)
-        facts = {"member": member, "fingerprint": fingerprint, "domain": view.domain.name, "tta": tta}
-        with write_probs(out, ids=ids, shape=shape, kind="probability", **facts) as writer:
+        with write_probs(
+            out,
+            ids=ids,
+            shape=shape,
+            member=member,
+            fingerprint=fingerprint,
+            domain=view.domain.name,
+            tta=tta,
+            kind="probability",
+        ) as writer:
             for start, values in parts:
                 writer.put(start, values)
                 rundir.reached("predict.put")

@@ -1,5 +1,6 @@
 """Pseudo labels: the ensemble's probabilities of one round become targets and weights of the next (Zhao 2022, 2.3)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from l4s import rundir
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
+from l4s.metrics import predicted
 from l4s.recipe import Pseudo
 
 COLLAPSE, EXPLODE = 0.25, 4.0  # of the source's landslide share; outside, a round is not to be trusted
@@ -47,10 +49,10 @@ def pseudo(probs: ProbFile, config: Pseudo, out: Path, *, fingerprint: str) -> P
     if probs.kind != "probability":
         raise DataError(f"{probs.path} holds {probs.kind}s, not probabilities: pseudo labels need probabilities")
     values = probs.read()
-    target = (values >= config.upper).astype(np.uint8)
-    ignored = (values > config.lower) & (values < config.upper)
-    weight = np.ones_like(target) if config.under_threshold == "background" else (~ignored).astype(np.uint8)
-    labels = PseudoLabels(probs.ids, target, weight, fingerprint)
+    landslide = predicted(values, config.upper)
+    ignored = predicted(values, math.nextafter(config.lower, 1)) & ~landslide  # above `lower`, not from it on
+    kept = np.ones_like(landslide) if config.under_threshold == "background" else ~ignored
+    labels = PseudoLabels(probs.ids, landslide.astype(np.uint8), kept.astype(np.uint8), fingerprint)
     _write(out, labels)
     return labels
 

@@ -11,16 +11,23 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from l4s.data.bands import Bands
+from l4s.errors import did_you_mean
 
 Normalise = Literal["separated", "source", "official", "imagenet", "patch"]
 Tta = Literal["none", "flip", "d4"]
-Share = Field(gt=0, lt=1)
 
 
 class Section(BaseModel):
     """One table of a recipe: nothing can be changed after loading, and no key goes unread."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def _refuse_idle(section: Section, what: str, reads: set[str]) -> None:
+    """A key that is set and has no effect misleads."""
+    fields = type(section).model_fields
+    if idle := [key for key in fields if key not in reads and getattr(section, key) != fields[key].default]:
+        raise ValueError(f"{what} does not read {', '.join(idle)}: leave it out")
 
 
 class HoldOut(Section):
@@ -36,7 +43,7 @@ class HoldOut(Section):
     share: float | None = Field(default=None, gt=0, lt=1)
     gap: int = Field(default=0, ge=0)
     regions: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _only_what_matters(self) -> Self:
@@ -47,12 +54,11 @@ class HoldOut(Section):
             "region": {"regions"},
             "random": {"share", "seed"},
         }[self.by]
-        fields = type(self).model_fields
-        idle = [key for key in fields if key not in {"by", *reads} and getattr(self, key) != fields[key].default]
-        if idle:
-            raise ValueError(f"holdout by {self.by!r} does not read {', '.join(idle)}: leave it out")
+        _refuse_idle(self, f"holdout by {self.by!r}", {"by", *reads})
         if missing := [key for key in ("ranges", "share", "regions") if key in reads and not getattr(self, key)]:
             raise ValueError(f"holdout by {self.by!r} needs {missing[0]}")
+        if backwards := [pair for pair in self.ranges if pair[0] > pair[1]]:
+            raise ValueError(f"holdout.ranges {list(backwards[0])} ends before it begins")
         return self
 
 
@@ -65,8 +71,14 @@ class SubDomains(Section):
 
     by: Literal["none", "cluster", "region"] = "none"
     k: int = Field(default=2, ge=2)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     blend: float = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _only_what_matters(self) -> Self:
+        reads = {"none": {"by"}, "cluster": {"by", "k", "seed", "blend"}, "region": {"by", "blend"}}[self.by]
+        _refuse_idle(self, f"subdomains by {self.by!r}", reads)
+        return self
 
 
 class DomainConfig(Section):
@@ -86,12 +98,17 @@ class DomainConfig(Section):
     subdomains: SubDomains = SubDomains()
     share_stats: tuple[tuple[str, ...], ...] = ()
     normalise: Normalise | None = None  # None: what the member says
-    tta: tuple[Tta, ...] | None = None  # None: what [predict] says
+    tta: tuple[Tta, ...] | None = Field(default=None, min_length=1)  # None: what [predict] says
 
     @model_validator(mode="after")
-    def _source_only(self) -> Self:
+    def _consistent(self) -> Self:
         if self.role != "source" and self.holdout.by != "none":
             raise ValueError(f"a {self.role} domain has no hold-out: nothing is chosen on its labels")
+        if unknown := [name for name in self.holdout.regions if name not in self.regions]:
+            raise ValueError(f"holdout names region {unknown[0]!r}{did_you_mean(unknown[0], self.regions)}")
+        shared = [band for group in self.share_stats for band in group]
+        if len(set(shared)) < len(shared) or any(len(group) < 2 for group in self.share_stats):
+            raise ValueError("share_stats lists groups of two or more bands, each band once")
         return self
 
 
@@ -134,12 +151,27 @@ class Augment(Section):
     gain: float = Field(default=0.0, ge=0)  # standard deviation of a factor per band, around 1
     offset: float = Field(default=0.0, ge=0)  # standard deviation of a shift per band, around 0
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"augment.zoom {list(self.zoom)} must be [smallest, largest], both positive")
+        if not self.affine:
+            _refuse_idle(self, "augment without affine", {"d4", "affine", "gain", "offset"})
+        return self
+
 
 class Scale(Section):
     """Scale promotion (Zhao 2022, 2.1): the factor, or a range to draw from, and the side of the crop after it."""
 
     factor: float | tuple[float, float] = 1.0
-    crop: int | None = None
+    crop: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        low, high = self.factor if isinstance(self.factor, tuple) else (self.factor, self.factor)
+        if not 0 < low <= high:
+            raise ValueError(f"scale.factor {self.factor} must be positive, and a pair [smallest, largest]")
+        return self
 
 
 class Optimiser(Section):
@@ -208,7 +240,7 @@ class MemberConfig(Section):
 
     model: ModelConfig
     task: str = "segment"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     train: Train = Train()
     normalise: Normalise = "separated"
     patch_blend: float = Field(default=0.5, gt=0, le=1)  # normalise = "patch": share of the patch's own statistics
@@ -237,7 +269,9 @@ class Pseudo(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.lower >= self.upper:
+        if self.under_threshold == "background":
+            _refuse_idle(self, "pseudo labels without ignored pixels", {"upper", "under_threshold"})
+        elif self.lower >= self.upper:
             raise ValueError(f"pseudo.lower {self.lower} must lie below pseudo.upper {self.upper}")
         return self
 
@@ -245,7 +279,7 @@ class Pseudo(Section):
 class Predict(Section):
     """Test-time augmentations, each written to a file of its own."""
 
-    tta: tuple[Tta, ...] = ("d4",)
+    tta: tuple[Tta, ...] = Field(default=("d4",), min_length=1)
     batch: int = Field(default=16, ge=1)
 
 

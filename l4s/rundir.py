@@ -17,9 +17,15 @@ from l4s.errors import RunError
 
 @dataclass(frozen=True)
 class RunDir:
-    """One run (or one cell of a sweep) on disk."""
+    """One run on disk, or one `cell` of a sweep."""
 
     root: Path
+    cell: str = ""
+
+    @property
+    def runs(self) -> Path:
+        """The folder that this run and others lie in."""
+        return self.root.parent.parent if self.cell else self.root.parent
 
     @property
     def config(self) -> Path:
@@ -62,7 +68,7 @@ def reached(point: str) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     with part.open("wb") as file:
         file.write(data)
         file.flush()
@@ -113,33 +119,36 @@ def finish(folder: Path, fingerprint: str, **facts: object) -> None:
     write_json(folder / "done.json", {"fingerprint": fingerprint, **facts})
 
 
-def reuse(folder: Path, fingerprint: str, files: Sequence[str], root: Path) -> Path | None:
-    """Take over an equal finished step of another run beside this one: link its `files`, and finish this folder.
-
-    Returns:
-        The folder taken over, or None when there is no equal step below `root`.
-    """
+def find_equal(folder: Path, fingerprint: str, root: Path) -> Path | None:
+    """The folder of an equal finished step of any run below `root`; None where there is none."""
     for done in sorted(_finished(root)):
-        other = done.parent
-        if other == folder or read_json(done).get("fingerprint") != fingerprint:
-            continue
-        for path in sorted(path for pattern in files for path in other.glob(pattern)):
-            link(path, folder / path.name)
-        link(done, folder / "done.json")
-        return other
+        if done.parent != folder and read_json(done).get("fingerprint") == fingerprint:
+            return done.parent
     return None
+
+
+def take_over(other: Path, folder: Path, files: Sequence[str]) -> None:
+    """Link the `files` of a finished step into a folder, and finish it."""
+    for path in sorted(path for pattern in files for path in other.glob(pattern)):
+        link(path, folder / path.name)
+    link(other / "done.json", folder / "done.json")
 
 
 def link(source: Path, target: Path) -> None:
     """A hard link where the file system has them, a copy elsewhere; replaces what was there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
+    part = _part(target)
     part.unlink(missing_ok=True)
     try:
         os.link(source, part)
     except OSError:
         shutil.copyfile(source, part)
     part.replace(target)
+
+
+def _part(path: Path) -> Path:
+    """What a file is called while it is written: processes that train members of one run write the same files."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
 
 
 def _finished(root: Path) -> Iterator[Path]:

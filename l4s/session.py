@@ -12,11 +12,15 @@ import torch
 
 from l4s import log, rundir
 from l4s.data.domain import Domain, open_domain
+from l4s.data.stats import merge
 from l4s.engine import Engine, start_engine
+from l4s.errors import RecipeError, RunError, did_you_mean
 from l4s.experiment import Experiment, open_experiment
-from l4s.load import find_recipe, load_cells, resolved
+from l4s.load import expand, find_recipe, load_cells, resolved
+from l4s.optim import build_optimizer, factor
 from l4s.recipe import Recipe
 from l4s.rundir import RunDir
+from l4s.tasks import TASKS
 
 LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "transformers", "albumentations", "accelerate", "numpy", "h5py")
 
@@ -39,12 +43,37 @@ class Machine:
 def open_session(
     recipe: str, overrides: Sequence[str], data: Path, run: Path | None, machine: Machine
 ) -> Iterator[Experiment]:
-    """The experiment of each cell of a recipe, opened one after the other."""
+    """The experiment of each cell of a recipe, opened one after the other.
+
+    Raises:
+        L4SError: anything that is wrong with the recipe is said before data are read.
+    """
     cells = load_cells(recipe, overrides)
+    for cell in cells.values():
+        check_parts(cell)
     root = run or Path("runs") / next(iter(cells.values())).name
     engine = _engine(root, machine)
     for name, cell in cells.items():
-        yield open_run(cell, engine, data, RunDir(root / name), machine, find_recipe(recipe))
+        yield open_run(cell, engine, data, RunDir(root / name, cell=name), machine, find_recipe(recipe))
+
+
+def check_parts(recipe: Recipe) -> None:
+    """Try what a recipe names beside torch code: tasks with their losses, optimisers and schedules.
+
+    Raises:
+        RecipeError: a name or an option does not exist, or a value is out of range.
+    """
+    for member in expand(recipe):
+        train, optimiser, schedule = member.config.train, member.config.train.optimiser, member.config.train.schedule
+        rates = {"lr": optimiser.lr, "weight_decay": optimiser.weight_decay} | optimiser.options
+        try:
+            if member.config.task not in TASKS:
+                raise RecipeError(f"task {member.config.task!r} does not exist{did_you_mean(member.config.task, TASKS)}")
+            TASKS[member.config.task](train)
+            build_optimizer(optimiser.name, [("weight", torch.nn.Parameter(torch.zeros(1, 1)))], **rates)
+            factor(schedule.name, 0, train.steps, schedule.warmup, **schedule.options)
+        except RecipeError as error:
+            raise RecipeError(f"recipe {recipe.name}: member.{member.base}: {error}") from error
 
 
 def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: Machine, source: Path) -> Experiment:
@@ -72,6 +101,7 @@ def describe(domain: Domain) -> dict[str, object]:
         "labelled": int(domain.cache.labelled.sum()),
         "mean": domain.stats.mean.tolist(),
         "std": domain.stats.std.tolist(),
+        "moments": merge(domain.cache.moments).tolist(),  # what `normalise = "source"` needs of a source later
         "subdomain_sizes": [int((domain.stats.member == k).sum()) for k in range(len(domain.stats.mean))],
         "content": domain.cache.digest,
         "hash": domain.stats.digest,
@@ -82,8 +112,12 @@ def _engine(root: Path, machine: Machine) -> Engine:
     """Start the engine; a run keeps the precision it was started with."""
     file = root / "env.json"
     precision = machine.precision
-    if precision == "auto" and file.is_file():
+    if file.is_file():
         precision = rundir.read_json(file)["precision"]
+        if machine.precision not in ("auto", precision):
+            raise RunError(
+                f"{root} was started in {precision}, not {machine.precision}: leave --precision out, or choose another --run"
+            )
     engine = start_engine(machine.device, precision, machine.workers, machine.deterministic)  # type: ignore[arg-type]
     if engine.main:
         rundir.write_json(file, environment(engine))

@@ -1,6 +1,7 @@
 """The steps of a run: pseudo labels, training, prediction, ensemble, submission. Each does nothing when it is finished."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from l4s import log, rundir
-from l4s.data.dataset import Part, Slice, Steps, mask_labels
+from l4s.data.dataset import Labels, Part, Steps, mask_labels
 from l4s.data.domain import Domain
-from l4s.data.probs import open_probs
+from l4s.data.probs import ProbFile, open_probs
 from l4s.ensemble import ensemble
 from l4s.errors import RunError
 from l4s.experiment import Experiment, weights
@@ -20,28 +21,20 @@ from l4s.metrics import pooled_scores
 from l4s.models import build_model
 from l4s.predict import View, load_weights, predict
 from l4s.pseudo import PseudoLabels, open_pseudo, pseudo, warnings
-from l4s.recipe import Tta, fingerprint
+from l4s.recipe import Submit, Tta, fingerprint
 from l4s.score import score
-from l4s.submit import submit
+from l4s.submit import read_card, submit
 from l4s.tasks import TASKS
 from l4s.truth import truth_of
 
-WEIGHTS = ("weights*.safetensors", "metrics.jsonl", "config.json")
+WEIGHTS = ("weights*.safetensors", "metrics.jsonl")
 
 
 def run_pseudo(x: Experiment, number: int) -> None:
     """Label the targets for round `number` from the ensemble of the round before."""
     for group in x.grouped(x.trained(number)):
         folder = x.run.pseudo(number, group)
-        labellers = x.labellers(number, group)
-        kept = {}
-        for domain in x.target():
-            out, key = folder / f"{domain.name}.h5", x.pseudo_key(domain, number, group)
-            if _is_made(out, key, lambda path: open_pseudo(path).fingerprint):
-                labels = open_pseudo(out)
-            else:
-                labels = _label(x, number, domain, labellers, out, key)
-            kept[domain.name] = labels.shares()
+        kept = {domain.name: _labelled(x, number, domain, group).shares() for domain in x.target()}
         if x.engine.main:
             rundir.write_json(folder / "kept.json", kept)
             rundir.finish(folder, fingerprint(kept))
@@ -49,17 +42,11 @@ def run_pseudo(x: Experiment, number: int) -> None:
     rundir.reached("pseudo.done")
 
 
-def _label(
-    x: Experiment, number: int, domain: Domain, labellers: Sequence[Member], out: Path, key: str
-) -> PseudoLabels:
-    tta = x.recipe.ensemble_tta
-    group = x.group(labellers[0])
-    probs = x.run.probs(x.run.ensemble(number - 1, group), domain.name, tta)
-    if x.round(number).labels_from:
-        probs = x.run.probs(out.parent, domain.name, tta)
-        _ensemble(x, number - 1, labellers, domain, tta, probs)
-    if not probs.is_file():
-        raise RunError(f"{probs} is missing: run `l4s ensemble --round {number - 1}` first")
+def _labelled(x: Experiment, number: int, domain: Domain, group: str) -> PseudoLabels:
+    out, key = x.run.pseudo(number, group) / f"{domain.name}.h5", x.pseudo_key(domain, number, group)
+    if _is_made(x, out, key, pseudo_key):
+        return open_pseudo(out)
+    probs = _labelling_probs(x, number, domain, group)
     if x.engine.main:
         pseudo(open_probs(probs), x.recipe.pseudo, out, fingerprint=key)
     x.engine.wait()
@@ -69,30 +56,32 @@ def _label(
     return labels
 
 
+def _labelling_probs(x: Experiment, number: int, domain: Domain, group: str) -> Path:
+    """The ensemble that labels a domain for a round: that of the round before, or of its `labels_from`."""
+    tta, members = x.recipe.ensemble_tta, x.labellers(number, group)
+    if x.round(number).labels_from:
+        path = x.run.probs(x.run.pseudo(number, group), domain.name, tta)
+        _ensemble(x, number - 1, members, domain, tta, path)
+        return path
+    path = x.run.probs(x.run.ensemble(number - 1, group), domain.name, tta)
+    _need(x, path, x.ensemble_key(members, number - 1, domain, tta), f"`l4s ensemble --round {number - 1}`")
+    return path
+
+
 def run_fit(x: Experiment, member: Member, number: int) -> None:
     """Train one member in one round."""
     folder, key = x.run.member(number, member.name), x.fit_key(member, number)
-    if rundir.is_done(folder, key):
+    if x.engine.agree(rundir.is_done(folder, key)):
+        if x.engine.main:
+            clean(folder)  # a run that was stopped just after finishing could not
         return
-    if taken := rundir.reuse(folder, key, WEIGHTS, x.run.root.parent):
+    if taken := _taken_over(x, member, number, folder, key):
         log.info(f"round {number} {member.name}: equal to {taken}, taken over")
         return
-    folder.mkdir(parents=True, exist_ok=True)
     _refuse_other(folder, key)
-    task = TASKS[member.config.task](member.config.train)
-    parts = [_part(x, domain, member, mask_labels(domain)) for domain in x.source()]
-    adapted = [_part(x, d, member, _pseudo_of(x, d, member, number).labels) for d in x.target()] if number else []
-    job = Job(
-        name=f"round {number} {member.name}",
-        task=task,
-        model=_initial_model(x, member, number),
-        source_and_target=lambda cut: Steps(parts, adapted, member.config.train, member.config.seed, cut),
-        train=member.config.train,
-        seed=member.config.seed,
-        folder=folder,
-        evaluate=lambda model, step: _heldout_f1(x, member, folder, model, step),
-    )
+    job = _job(x, member, number, folder)
     if x.engine.main:
+        rundir.write_json(folder / "started.json", {"fingerprint": key})
         rundir.write_json(folder / "config.json", describe_member(x, member, number))
     names = [path.name for path in fit(x.engine, job)]
     if x.engine.main:
@@ -102,6 +91,32 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
     rundir.reached("fit.done")
 
 
+def _job(x: Experiment, member: Member, number: int, folder: Path) -> Job:
+    train, seed = member.config.train, member.config.seed
+    parts = [_part(x, domain, member, mask_labels(domain)) for domain in x.source()]
+    adapted = [_part(x, d, member, _pseudo_of(x, d, member, number).labels) for d in x.target()] if number else []
+    return Job(
+        name=f"round {number} {member.name}",
+        task=TASKS[member.config.task](train),
+        model=_initial_model(x, member, number),
+        source_and_target=lambda cut: Steps(parts, adapted, train, seed, cut),
+        train=train,
+        seed=seed,
+        folder=folder,
+        evaluate=lambda model, step: _heldout_f1(x, member, folder, model, step),
+    )
+
+
+def _taken_over(x: Experiment, member: Member, number: int, folder: Path, key: str) -> Path | None:
+    """Link an equal finished training of any run beside this one; its folder, or None."""
+    found = x.engine.agree(rundir.find_equal(folder, key, x.run.runs) if x.engine.main else None)
+    if found and x.engine.main:
+        rundir.write_json(folder / "config.json", describe_member(x, member, number))
+        rundir.take_over(found, folder, WEIGHTS)
+    x.engine.wait()
+    return found
+
+
 def run_predict(x: Experiment, member: Member, number: int) -> None:
     """Predict every domain that is predicted, under every test-time augmentation asked for."""
     folder = x.run.member(number, member.name)
@@ -109,10 +124,11 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
     for domain in x.predicted():
         for tta in x.tta(domain):
             out, key = x.run.probs(folder, domain.name, tta), x.predict_key(member, number, domain, tta)
-            if not _is_made(out, key, lambda path: open_probs(path).fingerprint):
+            if not _is_made(x, out, key):
                 missing.append((domain, tta, out, key))
     if not missing:
         return
+    rundir.is_done(folder, x.fit_key(member, number))  # weights of other settings are refused
     task = TASKS[member.config.task](member.config.train)
     models = load_weights(_build(x, member), weights(folder), x.engine)
     for domain, tta, out, key in missing:
@@ -148,8 +164,21 @@ def run_submit(x: Experiment) -> None:
         name = "-".join(filter(None, (x.recipe.name, config.domain, group)))
         facts = {"recipe": x.recipe.name, "run": x.run.root.name, "round": x.recipe.rounds}
         out = x.run.submission / f"{name}.zip"
-        submit(probs, out, threshold=config.threshold, min_area=config.min_area, facts=facts)
-        log.info(f"submission: {out}")
+        if not _is_packed(out, probs, config, facts):
+            submit(probs, out, threshold=config.threshold, min_area=config.min_area, facts=facts)
+            log.info(f"submission: {out}")
+    rundir.reached("submit.done")
+
+
+def _is_packed(out: Path, probs: ProbFile, config: Submit, facts: Mapping[str, object]) -> bool:
+    """Does this zip lie there with its card, cut from these probabilities in this way?"""
+    card = out.with_suffix(".json")
+    if not (out.is_file() and card.is_file()):
+        return False
+    found = read_card(card)
+    made = (found.fingerprint, found.threshold, found.min_area, dict(found.facts))
+    wanted = (probs.fingerprint, config.threshold, config.min_area, facts)
+    return made == wanted and found.sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
 
 
 def describe_member(x: Experiment, member: Member, number: int) -> dict[str, object]:
@@ -164,22 +193,39 @@ def describe_member(x: Experiment, member: Member, number: int) -> dict[str, obj
 
 def _ensemble(x: Experiment, number: int, members: Sequence[Member], domain: Domain, tta: Tta, out: Path) -> None:
     key = x.ensemble_key(members, number, domain, tta)
-    if _is_made(out, key, lambda path: open_probs(path).fingerprint):
+    if _is_made(x, out, key):
         return
     paths = [x.run.probs(x.run.member(number, member.name), domain.name, tta) for member in members]
-    for path in paths:
-        if not path.is_file():
-            raise RunError(f"{path} is missing: run `l4s predict --round {number}` first")
+    for path, member in zip(paths, members, strict=True):
+        _need(x, path, x.predict_key(member, number, domain, tta), f"`l4s predict --round {number}`")
     if x.engine.main:
-        ensemble([open_probs(path) for path in paths], out, fingerprint=key, weights=x.recipe.ensemble.weights)
+        every = x.recipe.ensemble.weights
+        own = None if every is None else {member.name: every[member.name] for member in members}
+        ensemble([open_probs(path) for path in paths], out, fingerprint=key, weights=own)
     x.engine.wait()
 
 
-def _is_made(path: Path, key: str, read: object) -> bool:
+def probs_key(path: Path) -> str:
+    """The fingerprint of the step that made a ProbFile."""
+    return open_probs(path).fingerprint
+
+
+def pseudo_key(path: Path) -> str:
+    """The fingerprint of the step that made pseudo labels."""
+    return open_pseudo(path).fingerprint
+
+
+def _need(x: Experiment, path: Path, key: str, commands: str) -> None:
+    """Refuse to go on without a ProbFile that earlier commands make, or with one of other settings."""
+    if not _is_made(x, path, key):
+        raise RunError(f"{path} is missing: run {commands} first")
+
+
+def _is_made(x: Experiment, path: Path, key: str, read: Callable[[Path], str] = probs_key) -> bool:
     """Is this file finished, with exactly these settings and inputs?"""
-    if not path.is_file():
+    if not x.engine.agree(path.is_file()):
         return False
-    found = read(path)  # type: ignore[operator]
+    found = read(path)
     if found != key:
         raise RunError(
             f"{path} was made with other settings or inputs (fingerprint {found}, now {key}): "
@@ -193,22 +239,37 @@ def _refuse_other(folder: Path, key: str) -> None:
     started = folder / "started.json"
     if started.is_file() and rundir.read_json(started)["fingerprint"] != key:
         raise RunError(f"{folder} was started with other settings: delete the folder, or choose another --run")
-    rundir.write_json(started, {"fingerprint": key})
 
 
-def _part(x: Experiment, domain: Domain, member: Member, labels: object) -> Part:
+def _part(x: Experiment, domain: Domain, member: Member, labels: Labels) -> Part:
     number = list(x.domains).index(domain.name)
-    return Part(domain, number, domain.train, *x.affine(domain, member), labels)  # type: ignore[arg-type]
+    return Part(domain, number, domain.train, *x.affine(domain, member), labels)
 
 
 def _pseudo_of(x: Experiment, domain: Domain, member: Member, number: int) -> PseudoLabels:
-    path = x.run.pseudo(number, x.group(member)) / f"{domain.name}.h5"
-    if not path.is_file():
-        raise RunError(f"{path} is missing: run `l4s pseudolabel --round {number}` first")
+    group = x.group(member)
+    path = x.run.pseudo(number, group) / f"{domain.name}.h5"
+    if not _is_made(x, path, x.pseudo_key(domain, number, group), pseudo_key):
+        raise RunError(f"{path} is missing: run {_commands_before(x, number, domain, group)} first")
     labels = open_pseudo(path)
     if labels.ids != domain.ids(domain.train):
         raise RunError(f"{path} labels other patches than domain {domain.name} has: delete it to redo it")
     return labels
+
+
+def _commands_before(x: Experiment, number: int, domain: Domain, group: str) -> str:
+    """The commands that are left to run until a round has its pseudo labels."""
+    before, tta = number - 1, x.recipe.ensemble_tta
+    folders = [x.run.member(before, member.name) for member in x.labellers(number, group)]
+    commands = []
+    if not all((folder / "done.json").is_file() for folder in folders):
+        commands.append(f"`l4s train --round {before}`")
+    if not all(x.run.probs(folder, domain.name, tta).is_file() for folder in folders):
+        commands.append(f"`l4s predict --round {before}`")
+    own = bool(x.round(number).labels_from)  # a round that names its labellers averages them itself
+    if not own and not x.run.probs(x.run.ensemble(before, group), domain.name, tta).is_file():
+        commands.append(f"`l4s ensemble --round {before}`")
+    return ", then ".join([*commands, f"`l4s pseudolabel --round {number}`"])
 
 
 def _build(x: Experiment, member: Member, pretrained: bool = False) -> nn.Module:
@@ -236,7 +297,7 @@ def _heldout_f1(x: Experiment, member: Member, folder: Path, model: nn.Module, s
         view = View(domain, domain.heldout, *x.affine(domain, member))
         out = folder / "heldout" / f"{domain.name}.h5"
         probs = predict(x.engine, task, [model], view, out, member=member.name, fingerprint=f"step {step}")
-        counts += score(probs, truth).counts.sum(0)
+        counts += score(probs, truth, draws=1).counts.sum(0)  # no interval is read here
     return pooled_scores(*counts.tolist()).f1
 
 

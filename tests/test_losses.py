@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from l4s.errors import RecipeError, RunError
 from l4s.losses import LOSSES, bce, dice, soft_ce, weighted_sum
@@ -205,6 +206,26 @@ def test_bf16_logits_are_computed_in_fp32(name: str) -> None:
     assert loss.item() == LOSSES[name](half.float(), target, weight).item()
 
 
+class SumsUnderAutocast(TorchFunctionMode):
+    """Notes for every sum whether autocast was on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bool] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") == "sum":
+            self.seen.append(torch.is_autocast_enabled("cpu"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_step_out_of_autocast(name: str) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), SumsUnderAutocast() as sums:
+        LOSSES[name](*batch(7))
+    assert sums.seen and not any(sums.seen)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("size", [100.0, -100.0, 1e30, -1e30])
 def test_extreme_logits_stay_finite(name: str, size: float) -> None:
@@ -236,8 +257,8 @@ def test_weighted_sum_adds_up_and_names_its_terms() -> None:
     ("terms", "message"),
     [
         ([("dise", 1.0, {})], "loss 'dise' does not exist, did you mean 'dice'.*bce, dice"),
-        ([("dice", 1.0, {"smoth": 1.0})], "no option 'smoth', did you mean 'smooth'.*its options: smooth"),
-        ([("bce", 1.0, {"eps": 0.1})], "no option 'eps' .its options: none"),
+        ([("dice", 1.0, {"smoth": 1.0})], "no option 'smoth', did you mean 'smooth'.*there are: smooth"),
+        ([("bce", 1.0, {"eps": 0.1})], "no option 'eps' .there are: none"),
         ([("bce", 1.0, {"logits": 1})], "no option 'logits'"),
         ([("bce", 0.0, {})], "weight 0.0.*positive"),
         ([("bce", -1.0, {})], "weight -1.0.*positive"),

@@ -196,8 +196,8 @@ def test_factors_lie_between_0_and_1(name: str, data: st.DataObject) -> None:
     [
         ("polly", 0, {}, "schedule 'polly' does not exist, did you mean 'poly'.*constant, cosine, one_cycle, poly"),
         ("poly", 0, {"pover": 1.0}, "no option 'pover', did you mean 'power'"),
-        ("poly", 0, {"warmup_start": 1.0}, "no option 'warmup_start'.*its options: power"),
-        ("constant", 0, {"power": 1.0}, "no option 'power' .its options: none"),
+        ("poly", 0, {"warmup_start": 1.0}, "no option 'warmup_start'.*there are: power"),
+        ("constant", 0, {"power": 1.0}, "no option 'power' .there are: none"),
         ("poly", 0, {"power": 0.0}, "power = 0.0 must be positive"),
         ("cosine", 0, {"floor": 1.0}, "floor = 1.0"),
         ("one_cycle", 5, {}, "own warm-up.*warmup = 5 must be 0"),

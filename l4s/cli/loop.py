@@ -6,12 +6,21 @@ from typing import Annotated, Optional
 import typer
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (see `l4s recipes`).")]
+RecipeOrNone = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(help="A recipe file, or the name of a shipped one; default zhao2022.", show_default=False),
+]
 Data = Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")]
 Run = Annotated[Optional[Path], typer.Option(help="Run directory; default runs/<recipe name>.")]  # noqa: UP045
 Sets = Annotated[Optional[list[str]], typer.Option("--set", help="Override a key: train.steps=200.")]  # noqa: UP045
 Round = Annotated[int, typer.Option("--round", min=0, help="Which round.")]
+LastRound = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--round", min=0, help="Which round; default 0, or with a run given the last that is finished."),
+]
 Members = Annotated[Optional[list[str]], typer.Option("--member", help="Only these members.")]  # noqa: UP045
-MACHINE = "Machine"
+DEFAULT = "zhao2022"
+MACHINE, IMAGES, RUNS = "Machine", "New images", "Several runs"
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=MACHINE)]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=MACHINE)]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that make batches.", rich_help_panel=MACHINE)]
@@ -67,40 +76,112 @@ def train(
 
 
 def predict(
-    recipe: Recipe = "zhao2022",
+    ctx: typer.Context,
+    recipe: RecipeOrNone = None,
     data: Data = Path("data"),
     run: Run = None,
-    round_: Round = 0,
+    round_: LastRound = None,
     members: Members = None,
     sets: Sets = None,
+    images: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A folder of image_N.h5 that no recipe knows; needs --run.", rich_help_panel=IMAGES),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The ProbFile to write.", rich_help_panel=IMAGES)] = None,  # noqa: UP045
+    normalise: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="separated: by the new images' own statistics; source: by those of the run's source patches. "
+            "Default: as each member was trained.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    tta: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="none, flip or d4; default: that of the run's ensembles.", rich_help_panel=IMAGES),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="train, validation, test or a folder below --images.", rich_help_panel=IMAGES)
+    ] = ".",
+    group: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Which ensemble, of a run with several.", rich_help_panel=IMAGES),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = 0,
     cache: Cache = None,
     deterministic: Deterministic = False,
 ) -> None:
-    """Predict every domain with the members of one round."""
-    from l4s.pipeline import predict_round
-    from l4s.session import Machine, open_session
+    """Predict every domain with the members of one round; or new images (--images) with a run's ensemble."""
+    if images is None:
+        _refuse(ctx, "only new images read this, give --images", "out", "normalise", "tta", "split", "group")
+    elif run is None or out is None:
+        raise typer.BadParameter("--images needs --run, the run that predicts them, and --out, the file to write")
+    else:
+        _refuse(ctx, "not read with --images, where --run says what predicts", "recipe", "data", "members", "sets")
+    from l4s.session import Machine
 
-    for x in open_session(recipe, sets or [], data, run, Machine(device, precision, workers, cache, deterministic)):
-        predict_round(x, round_, members or ())
+    machine = Machine(device, precision, workers, cache, deterministic)
+    if images is not None and run is not None and out is not None:
+        from l4s.apply import Use, predict_images
+
+        predict_images(run, images, out, machine, Use(round_, group, normalise, tta, split))
+        typer.echo(out)
+        return
+    from l4s.pipeline import predict_round
+    from l4s.session import open_session
+
+    for x in open_session(recipe or DEFAULT, sets or [], data, run, machine):
+        predict_round(x, round_ or 0, members or ())
 
 
 def ensemble(
-    recipe: Recipe = "zhao2022",
+    ctx: typer.Context,
+    recipe: RecipeOrNone = None,
+    more: Annotated[Optional[list[Path]], typer.Argument(hidden=True)] = None,  # noqa: UP045
     data: Data = Path("data"),
     run: Run = None,
-    round_: Round = 0,
+    round_: LastRound = None,
     sets: Sets = None,
+    runs: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Average the ensembles of these runs: --runs A B --out FILE.", rich_help_panel=RUNS),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The ProbFile to write.", rich_help_panel=RUNS)] = None,  # noqa: UP045
+    domain: Annotated[Optional[str], typer.Option(help="Default: the target.", rich_help_panel=RUNS)] = None,  # noqa: UP045
+    tta: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="none, flip or d4; default: that of the runs' ensembles.", rich_help_panel=RUNS),
+    ] = None,
+    group: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Which ensemble, of runs with several.", rich_help_panel=RUNS),
+    ] = None,
     cache: Cache = None,
 ) -> None:
-    """Average the members' predictions of one round."""
+    """Average the members' predictions of one round; or the ensembles of several runs (--runs)."""
+    if runs:
+        _refuse(ctx, "not read with --runs", "data", "run", "sets", "cache")
+        if out is None:
+            raise typer.BadParameter("--runs needs --out, the file to write")
+        from l4s.apply import ensemble_runs
+        from l4s.plan import Choice
+
+        # --runs A B C: what follows the first run arrives as arguments
+        ensemble_runs(
+            [*runs, *([Path(recipe)] if recipe else []), *(more or [])], out, Choice(domain, tta, round_, group)
+        )
+        typer.echo(out)
+        return
+    _refuse(ctx, "only several runs read this, give --runs", "out", "domain", "tta", "group")
+    if more:
+        raise typer.BadParameter(f"one recipe at a time, got {recipe} and {', '.join(map(str, more))}")
     from l4s.session import Machine, open_session
     from l4s.steps import run_ensemble
 
-    for x in open_session(recipe, sets or [], data, run, Machine("cpu", cache=cache)):
-        run_ensemble(x, round_)
+    for x in open_session(recipe or DEFAULT, sets or [], data, run, Machine("cpu", cache=cache)):
+        run_ensemble(x, round_ or 0)
 
 
 def pseudolabel(
@@ -117,3 +198,11 @@ def pseudolabel(
 
     for x in open_session(recipe, sets or [], data, run, Machine("cpu", cache=cache)):
         run_pseudo(x, round_)
+
+
+def _refuse(ctx: typer.Context, why: str, *names: str) -> None:
+    """Wrong use: an option was typed that would have no effect."""
+    options = {option.name: option.opts[0] for option in ctx.command.params}
+    typed = [options[name] for name in names if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if typed:
+        raise typer.BadParameter(f"{', '.join(typed)}: {why}")

@@ -69,9 +69,8 @@ def open_cache(
         _build(place, patches, bands, (positive, ignore, shared), track or (lambda items, _text, _total: items))
     meta = json.loads((place / "meta.json").read_text())
     images, masks, moments = (np.load(place / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in ARRAYS)
-    return Cache(
-        images, masks, np.array(meta["labelled"], bool), np.array(moments), *map(np.array, meta["stats"]), meta["digest"]
-    )
+    labelled, mean, std = np.array(meta["labelled"], bool), *map(np.array, meta["stats"])
+    return Cache(images, masks, labelled, np.array(moments), mean, std, meta["digest"])
 
 
 ARRAYS = ("images", "masks", "moments")
@@ -151,4 +150,4 @@ def _standardise(patch: PatchRef, bands: Bands, mean: np.ndarray, std: np.ndarra
     image = (read_image(patch, bands) - mean[:, None, None]) / std[:, None, None]
     if np.nanmax(np.abs(image), initial=0) > 6e4:
         raise DataError(f"{patch.image} has values over 60,000 standard deviations from the mean: is a nodata value left?")
-    return np.nan_to_num(image, nan=0.0).astype(np.float16)
+    return np.asarray(np.nan_to_num(image, nan=0.0), np.float16)

@@ -13,12 +13,18 @@ from l4s.data.domain import Domain
 from l4s.data.sampler import draw, share_rows
 from l4s.recipe import Train
 
+Labels = Callable[[int], tuple[np.ndarray, np.ndarray]]
+"""The labels of a row of a domain: target (H, W) float32 and weight (H, W) float32."""
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step. `image` (B, C, H, W) float32 standardised; `target` (B, H, W) float32 in [0, 1]; `weight`
-    (B, H, W) float32 >= 0, 0 = ignored; `domain` (B,) int64 position in the recipe; `index` (B,) int64 row in the
-    domain; `adapt` (B,) bool, True for rows of target domains."""
+    """Rows of one step.
+
+    `image` (B, C, H, W) float32 standardised; `target` (B, H, W) float32 in [0, 1]; `weight` (B, H, W) float32 >= 0,
+    0 = ignored; `domain` (B,) int64 position in the recipe; `index` (B,) int64 row in the domain; `adapt` (B,) bool,
+    True for rows of target domains.
+    """
 
     image: Tensor
     target: Tensor
@@ -37,8 +43,7 @@ class Batch:
 class Part:
     """A domain's share of the training data: which rows, how they are normalised, and their labels.
 
-    `scale`, `shift`: (N, C) float32 as `l4s.data.domain.affine` gives them. `labels(row)` gives target (H, W) float32
-    and weight (H, W) float32.
+    `scale`, `shift`: (N, C) float32 as `l4s.data.domain.affine` gives them.
     """
 
     domain: Domain
@@ -46,15 +51,15 @@ class Part:
     rows: np.ndarray
     scale: np.ndarray
     shift: np.ndarray
-    labels: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    labels: Labels
 
     def image(self, row: int) -> np.ndarray:
         """(C, H, W) float32 under the recipe's normalisation."""
         cached = self.domain.cache.images[row].astype(np.float32)
-        return cached * self.scale[row, :, None, None] + self.shift[row, :, None, None]
+        return np.asarray(cached * self.scale[row, :, None, None] + self.shift[row, :, None, None])
 
 
-def mask_labels(domain: Domain) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+def mask_labels(domain: Domain) -> Labels:
     """Labels from a source domain's masks: target 1 on landslide, weight 0 on ignored pixels."""
     masks = domain.cache.masks
     return lambda row: ((masks[row] == 1).astype(np.float32), (masks[row] != 255).astype(np.float32))

@@ -9,7 +9,7 @@ import numpy as np
 from l4s.data.bands import Bands
 from l4s.data.cache import Cache, Track, open_cache
 from l4s.data.readers import PatchRef, find_patches
-from l4s.data.stats import Stats, constants, pool, subdomain_stats
+from l4s.data.stats import CONSTANT, Stats, constants, pool, subdomain_stats
 from l4s.errors import DataError
 from l4s.recipe import DomainConfig, HoldOut, Normalise
 
@@ -35,6 +35,11 @@ class Domain:
         """Height and width of the patches in pixels."""
         height, width = self.cache.images.shape[2:]
         return height, width
+
+    @property
+    def shared(self) -> list[list[int]]:
+        """Positions of the bands that share their statistics, group by group."""
+        return [[self.bands.names.index(band) for band in group] for group in self.config.share_stats]
 
     @property
     def predicted(self) -> np.ndarray:
@@ -128,13 +133,15 @@ def affine(
     """
     own_mean, own_std = domain.stats.mean[domain.stats.member], domain.stats.std[domain.stats.member]
     if mode == "source" and domain.config.role != "source":
-        mean, std = pool(np.concatenate([source.cache.moments for source in sources], axis=1))
+        mean, std = pool(np.concatenate([source.cache.moments for source in sources], axis=1), sources[0].shared)
     elif mode in ("official", "imagenet"):
         mean, std = constants(mode, domain.bands.names)
     elif mode == "patch":
-        _, patch_mean, patch_variance = domain.cache.moments
-        mean = patch_blend * patch_mean + (1 - patch_blend) * own_mean
-        std = patch_blend * np.sqrt(patch_variance) + (1 - patch_blend) * own_std
+        count, patch_mean, patch_variance = domain.cache.moments
+        share = np.where(count > 0, patch_blend, 0.0)  # a band without a valid pixel has no statistics of its own
+        mean = share * patch_mean + (1 - share) * own_mean
+        std = share * np.sqrt(patch_variance) + (1 - share) * own_std
+        std = np.where(std < CONSTANT, 1.0, std)
     else:
         mean, std = own_mean, own_std
     scale = np.broadcast_to(domain.cache.std / std, own_mean.shape)

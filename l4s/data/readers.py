@@ -31,6 +31,7 @@ SPLITS = {name: split for folders in FOLDERS.values() for split, names in folder
 IMAGE_FOLDERS = ("img", "images")
 MASK_FOLDERS = ("mask", "masks", "annotations")
 NAME = re.compile(r"(image|mask)_([0-9]+)\.h5")
+LARGEST = 2**30  # bytes of one array; 14 float64 bands of 2,048 x 2,048 pixels take less than half of it
 TOLERATED = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
@@ -124,7 +125,7 @@ def _search_below(root: Path, split: str, layout: str) -> tuple[PatchRef, ...] |
     # Where `root` itself is meant, a folder below it is something else.
     if layout == "flat" or Path(split) == Path("."):
         return None
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not _tolerated(path)]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not tolerated(path)]
     matches = {path: refs for path in folders if (refs := _search(path, split, layout)) is not None}
     if len(matches) > 1:
         where = ", ".join(path.name for path in matches)
@@ -174,7 +175,7 @@ def _scan(folder: Path, kinds: Sequence[str], folders: Sequence[str] = ()) -> di
     for path in sorted(folder.iterdir()):
         match = NAME.fullmatch(path.name)
         if match is None or match[1] not in found:
-            if not _tolerated(path) and path.name not in folders:
+            if not tolerated(path) and path.name not in folders:
                 wanted = " or ".join(f"{kind}_N.h5" for kind in kinds)
                 raise DataError(f"{path} is no {wanted}: move it away, so that nothing is skipped silently")
             continue
@@ -184,7 +185,8 @@ def _scan(folder: Path, kinds: Sequence[str], folders: Sequence[str] = ()) -> di
     return found
 
 
-def _tolerated(path: Path) -> bool:
+def tolerated(path: Path) -> bool:
+    """Is this a file or folder that systems leave behind, and no part of the data?"""
     return path.name.startswith(".") or path.name in TOLERATED
 
 
@@ -241,9 +243,16 @@ def _open(path: Path, key: str) -> Iterator[h5py.Dataset]:
     # Opened and closed inside each call: one handle must not cross a fork.
     try:
         with h5py.File(path, "r") as file:
-            if not isinstance(file.get(key), h5py.Dataset):
-                raise DataError(f"{path} has no array {key!r}; its keys are {', '.join(map(str, file)) or 'none'}")
-            yield file[key]
+            data = file.get(key)
+            if not isinstance(data, h5py.Dataset) or data.shape is None:
+                keys = ", ".join(map(str, file)) or "none"
+                raise DataError(f"{path} has no array {key!r}; its keys are {keys}: store it as {key!r}")
+            if data.nbytes > LARGEST:  # space that was never written takes no bytes: a tiny file can promise any size
+                raise DataError(
+                    f"{path} has shape {data.shape} under {key!r}, {data.nbytes / 2**30:.0f} GiB, where a patch takes at "
+                    f"most {LARGEST / 2**30:.0f}: download it again, or cut a scene into patches"
+                )
+            yield data
     except DataError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises any of them where bytes are damaged
@@ -300,8 +309,7 @@ def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[in
         raise RecipeError(f"mask value {twice[0]} has two meanings ({why}): take it out of `positive` or `ignore`")
     if ref.mask is None:
         raise DataError(f"patch {ref.id} has no mask beside {ref.image}: use it as an unlabelled target")
-    with _open(ref.mask, "mask") as data:
-        values = _plane(ref.mask, data)
+    values = read_plane(ref.mask)
     strange = np.setdiff1d(values, [0, *positive, *ignore])
     if strange.size:
         some = ", ".join(f"{value:g}" for value in strange[:8].astype(float))
@@ -312,10 +320,18 @@ def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[in
     return np.where(np.isin(values, [*ignore]), 255, np.isin(values, [*positive])).astype(np.uint8)
 
 
-def _plane(path: Path, data: h5py.Dataset) -> np.ndarray:
-    if data.dtype.kind not in "fiub":
-        raise DataError(f"{path} holds {data.dtype} under 'mask'; store integers")
-    values: np.ndarray = data[()]
+def read_array(path: Path, key: str) -> np.ndarray:
+    """The array under `key` of an HDF5 file, as stored. Raises DataError for a broken file or a missing key."""
+    with _open(path, key) as data:
+        return np.asarray(data[()])
+
+
+def read_plane(path: Path) -> np.ndarray:
+    """The mask of a file, (H, W) with the values stored. Raises DataError for a broken file, no `mask`, another shape."""
+    with _open(path, "mask") as data:
+        if data.dtype.kind not in "fiub":
+            raise DataError(f"{path} holds {data.dtype} under 'mask'; store integers")
+        values: np.ndarray = data[()]
     if values.ndim == 3 and 1 in (values.shape[2], values.shape[0]):
         values = np.squeeze(values, axis=2 if values.shape[2] == 1 else 0)
     if values.ndim != 2:

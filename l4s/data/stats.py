@@ -58,6 +58,21 @@ def patch_moments(image: np.ndarray) -> np.ndarray:
     return np.stack([count.astype(np.float64), mean, variance])
 
 
+def merge(moments: np.ndarray) -> np.ndarray:
+    """Count, mean and variance per band over the pixels of several patches: (3, N, C) -> (3, C) float64.
+
+    Raises:
+        DataError: a band has no valid pixel.
+    """
+    count, mean, variance = moments
+    total = count.sum(0)
+    if (total == 0).any():
+        raise DataError(f"band {int(np.argmin(total))} has no valid pixel in {count.shape[0]} patches")
+    first = (count * mean).sum(0) / total
+    second = (count * (variance + (mean - first) ** 2)).sum(0) / total
+    return np.stack([total, first, second])
+
+
 def pool(moments: np.ndarray, shared: Sequence[Sequence[int]] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation per band over the pixels of several patches.
 
@@ -71,12 +86,7 @@ def pool(moments: np.ndarray, shared: Sequence[Sequence[int]] = ()) -> tuple[np.
     Raises:
         DataError: a band has no valid pixel.
     """
-    count, mean, variance = moments
-    total = count.sum(0)
-    if (total == 0).any():
-        raise DataError(f"band {int(np.argmin(total))} has no valid pixel in {count.shape[0]} patches")
-    first = (count * mean).sum(0) / total
-    second = (count * (variance + (mean - first) ** 2)).sum(0) / total
+    total, first, second = merge(moments)
     for group in shared:
         index = list(group)
         weight = total[index] / total[index].sum()
@@ -129,7 +139,7 @@ def descriptors(moments: np.ndarray) -> np.ndarray:
     """
     _, mean, variance = moments
     table = np.concatenate([mean, np.sqrt(variance)], axis=1)
-    return (table - table.mean(0)) / np.maximum(table.std(0), CONSTANT)
+    return np.asarray((table - table.mean(0)) / np.maximum(table.std(0), CONSTANT))
 
 
 def _cluster(table: np.ndarray, k: int, seed: int, restarts: int = 10) -> np.ndarray:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from l4s.data.bands import Bands
-from l4s.errors import RecipeError
+from l4s.errors import RecipeError, did_you_mean
 from l4s.models.baseline import baseline
 from l4s.models.contract import Output
 from l4s.models.segformer import segformer
@@ -35,12 +34,12 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         RecipeError: an unknown model, an unknown option, or a required one left out.
     """
     if name not in MODELS:
-        raise RecipeError(f"model.name = {name!r} is not a model{_hint(name, list(MODELS))}")
+        raise RecipeError(f"model.name = {name!r} is not a model{did_you_mean(name, MODELS)}")
     parameters = inspect.signature(MODELS[name]).parameters.values()
     own = {each.name: each for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "size"}
     for option in options:
         if option not in own:
-            raise RecipeError(f"model.{option} is not an option of model {name!r}{_hint(option, list(own))}")
+            raise RecipeError(f"model.{option} is not an option of model {name!r}{did_you_mean(option, own)}")
     for option, parameter in own.items():
         if parameter.default is parameter.empty and option not in options:
             raise RecipeError(f"model.{option} is missing: model {name!r} cannot be built without it")
@@ -67,8 +66,3 @@ def build_model(name: str, bands: Bands, *, size: int, seed: int, options: Mappi
     with torch.random.fork_rng(devices=[]):  # torch.manual_seed would also reseed every GPU, which is not forked
         torch.default_generator.manual_seed(seed)
         return MODELS[name](bands, size=size, **options)
-
-
-def _hint(word: str, known: list[str]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f", did you mean {near[0]!r}?" if near else f" (there are: {', '.join(sorted(known))})"

@@ -408,3 +408,20 @@ def test_real_ids_fall_into_their_regions(tmp_path: Path) -> None:
         (tmp_path / f"image_{number}.h5").touch()
     refs = find_patches(tmp_path, ".", regions=REGIONS)
     assert {ref.number: ref.region for ref in refs} == truth
+
+
+def test_an_array_that_only_promises_its_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "image_1.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("img", (400_000, 400_000, 3), "f8")  # a kilobyte on disk
+    with pytest.raises(DataError, match=r"image_1\.h5 has shape \(400000, 400000, 3\) under 'img', 3576 GiB"):
+        read_image(image_ref(path), RGB)
+
+
+@pytest.mark.parametrize("key", ["img", "mask"])
+def test_an_array_without_shape(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "image_1.h5"
+    with h5py.File(path, "w") as file:
+        file[key] = h5py.Empty("u1")
+    with pytest.raises(DataError, match=f"image_1.h5 has no array '{key}'"):
+        read_image(image_ref(path), RGB) if key == "img" else read_mask(mask_ref(path))

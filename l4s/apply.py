@@ -1,0 +1,206 @@
+"""A finished run used elsewhere: its ensemble on images it has never seen, and the ensembles of several runs averaged."""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast, get_args
+
+import numpy as np
+
+from l4s import log, rundir
+from l4s.data.domain import Domain, affine, open_domain
+from l4s.data.probs import ProbFile, open_probs
+from l4s.data.readers import IMAGE_FOLDERS
+from l4s.engine import Engine, start_engine
+from l4s.ensemble import ensemble
+from l4s.errors import RecipeError, RunError, did_you_mean
+from l4s.experiment import weights
+from l4s.load import Member
+from l4s.models import build_model
+from l4s.plan import Choice, Plan, find_ensemble, find_group, one_cell, read_plan, rounds
+from l4s.predict import View, load_weights, predict
+from l4s.recipe import DomainConfig, Normalise, Tta, fingerprint
+from l4s.rundir import RunDir
+from l4s.session import Machine
+from l4s.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a run is used on new images; None is what the run itself says.
+
+    `round` and `group` choose the ensemble (the last finished round). `normalise` is by default what each member was
+    trained with; `separated` takes the statistics of the new images, `source` those of the run's source patches. `tta`
+    is by default that of the run's ensembles.
+    """
+
+    round: int | None = None
+    group: str | None = None
+    normalise: str | None = None
+    tta: str | None = None
+    split: str = "."
+
+
+def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Use) -> ProbFile:
+    """Predict new images with a run's ensemble; nothing is written into the run.
+
+    Args:
+        run: a run directory; of the data it was made with, nothing is needed.
+        images: a folder of `image_N.h5`, or one that holds them in `img/`; with `use.split`, a whole data folder.
+        out: the file to write, `(N, H, W)` float16 in [0, 1]. Made already, with the same run and images: kept.
+
+    Raises:
+        DataError: images are missing, broken, or have other bands than the run's.
+        RunError: no round of the run is finished, or `out` was made with something else.
+        RecipeError: `use` names a normalisation or augmentation that does not exist.
+    """
+    plan = read_plan(one_cell(run))
+    tta = _known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))
+    number = finished_round(plan, use)
+    members = plan.groups(number)[find_group(plan, number, use.group)]
+    domain = _open(plan, images, use.split, machine)
+    affines = {member.name: _affine(plan, domain, member, use.normalise) for member in members}
+    key = _key(plan, number, members, domain, affines, tta)
+    if out.exists():
+        return _kept(out, key)
+    engine = start_engine(machine.device, _precision(plan, machine), machine.workers, machine.deterministic)  # type: ignore[arg-type]
+    log.info(f"round {number}, {len(members)} members, {len(domain)} patches, tta {tta}")
+    parts = out.with_name(out.name + ".members")
+    views = {name: View(domain, domain.predicted, *pair) for name, pair in affines.items()}
+    made = [_predict(engine, plan, number, member, views[member.name], parts, cast(Tta, tta)) for member in members]
+    if engine.main:
+        every = plan.recipe.ensemble.weights
+        own = None if every is None else {member.name: every[member.name] for member in members}
+        ensemble(made, out, fingerprint=key, weights=own)
+        shutil.rmtree(parts)
+    engine.wait()
+    return open_probs(out)
+
+
+def ensemble_runs(runs: Sequence[Path], out: Path, choice: Choice) -> ProbFile:
+    """Average the ensembles of several runs, which must have predicted the same patches.
+
+    Args:
+        choice: which ensemble of each run; left open, its last finished round, and the domain that is obvious.
+
+    Raises:
+        RunError: a run has no such ensemble, or is named twice.
+        DataError: the ensembles do not belong together.
+    """
+    if again := [run for place, run in enumerate(runs) if run.resolve() in [r.resolve() for r in runs[:place]]]:
+        raise RunError(f"{again[0]} is named twice, and would count twice: name each run once")
+    found = [find_ensemble(read_plan(one_cell(run)), choice) for run in runs]
+    for run, (number, path) in zip(runs, found, strict=True):
+        log.info(f"{run}: round {number}, {path.name}")
+    inputs = [open_probs(path) for _, path in found]
+    key = fingerprint({"step": "ensemble of runs", "inputs": [probs.fingerprint for probs in inputs]})
+    ensemble(inputs, out, fingerprint=key)
+    return open_probs(out)
+
+
+def finished_round(plan: Plan, use: Use) -> int:
+    """The last round (or the one named) in which every member of the ensemble has been trained.
+
+    Raises:
+        RunError: there is none.
+    """
+    missing: list[str] = []
+    for number in reversed(rounds(plan, use.round)):
+        members = plan.groups(number)[find_group(plan, number, use.group)]
+        missing = [m.name for m in members if not (plan.run.member(number, m.name) / "done.json").is_file()]
+        if not missing:
+            return number
+    raise RunError(
+        f"{plan.run.root} has no finished round to predict with: round {number} lacks {', '.join(missing)}; "
+        f"run `l4s train --round {number}` first"
+    )
+
+
+def _open(plan: Plan, images: Path, split: str, machine: Machine) -> Domain:
+    """The new images as a domain, read as the run's first source was."""
+    source = plan.recipe.domain[plan.recipe.domains("source")[0]]
+    config = DomainConfig(
+        role="eval", split=split, positive=source.positive, ignore=source.ignore, share_stats=source.share_stats
+    )
+    folder = (images / split).resolve()
+    name = folder.parent.name if folder.name in IMAGE_FOLDERS else folder.name
+    return open_domain(name, config, plan.recipe.bands, images, machine.cache_folder, log.track)
+
+
+def _affine(plan: Plan, domain: Domain, member: Member, normalise: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift, (N, C) each, of the new images under a member's normalisation."""
+    mode = cast(Normalise, _known("normalise", normalise or member.config.normalise, get_args(Normalise)))
+    sources = [_stored(plan, name, domain) for name in plan.recipe.domains("source")] if mode == "source" else []
+    return affine(domain, mode, sources, member.config.patch_blend)
+
+
+def _stored(plan: Plan, name: str, like: Domain) -> Domain:
+    """A source of the run, of which only the moments are known: those in `stats/<name>.json`."""
+    path = plan.run.stats(name)
+    stored = rundir.read_json(path)
+    if "moments" not in stored:
+        raise RunError(
+            f"{path} holds no moments of the source: an older l4s wrote it; run `l4s run` again, which rewrites it"
+        )
+    moments = np.array(stored["moments"], np.float64)[:, None]
+    return replace(like, name=name, cache=replace(like.cache, moments=moments))
+
+
+def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View, folder: Path, tta: Tta) -> ProbFile:
+    model = member.config.model
+    # the weights come from the run: nothing pretrained is fetched
+    options = {**model.options, "weights": "none"} if "weights" in model.options else model.options
+    built = build_model(model.name, plan.recipe.bands, size=model.size, seed=member.config.seed, options=options)
+    models = load_weights(built, weights(plan.run.member(number, member.name)), engine)
+    task = TASKS[member.config.task](member.config.train)
+    out, batch = folder / f"{member.name}.h5", plan.recipe.predict.batch
+    log.info(f"round {number} {member.name}")
+    return predict(engine, task, models, view, out, member=member.name, fingerprint="", tta=tta, batch=batch)
+
+
+def _key(
+    plan: Plan,
+    number: int,
+    members: Sequence[Member],
+    domain: Domain,
+    affines: dict[str, tuple[np.ndarray, np.ndarray]],
+    tta: str,
+) -> str:
+    """Fingerprint of the prediction: the trainings, the images, and how they are normalised."""
+    trained = {m.name: rundir.read_json(plan.run.member(number, m.name) / "done.json")["fingerprint"] for m in members}
+    numbers = {name: hashlib.sha256(np.stack(pair).tobytes()).hexdigest()[:16] for name, pair in affines.items()}
+    shares = plan.recipe.ensemble.weights
+    return fingerprint(
+        {
+            "step": "apply",
+            "trained": trained,
+            "content": domain.cache.digest,
+            "normalisation": numbers,
+            "tta": tta,
+            "weights": shares and dict(shares),
+        }
+    )
+
+
+def _kept(out: Path, key: str) -> ProbFile:
+    probs = open_probs(out)
+    if probs.fingerprint != key:
+        raise RunError(f"{out} was made with another run, images or settings: delete it, or choose another --out")
+    log.info(f"{out} is made already")
+    return probs
+
+
+def _precision(plan: Plan, machine: Machine) -> str:
+    """What was asked for, else what the run was trained in."""
+    if machine.precision != "auto":
+        return machine.precision
+    places = [plan.run.environment, RunDir(plan.run.root.parent).environment]
+    return next((rundir.read_json(path)["precision"] for path in places if path.is_file()), "auto")
+
+
+def _known(what: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise RecipeError(f"{what} is {value!r}{did_you_mean(value, known)}")
+    return value

@@ -1,0 +1,70 @@
+"""`l4s data`: what lies in a folder of patches."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from l4s.cli import show
+
+if TYPE_CHECKING:
+    from l4s.data.survey import Survey
+
+app = typer.Typer(no_args_is_help=True, help="Look at data.")
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands of this file."""
+    root.add_typer(app, name="data")
+
+
+@app.command()
+def stats(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, or a folder of image_N.h5.")],
+    splits: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--split", help="train, validation, test or a folder below DIR; repeated. Default: what is there."
+        ),
+    ] = None,
+    bands: Annotated[Optional[str], typer.Option(help="Names of the bands in file order: b4,b3,b2.")] = None,  # noqa: UP045
+    picture: Annotated[Optional[Path], typer.Option(help="Draw them: a .png to write.")] = None,  # noqa: UP045
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Mean and standard deviation of each band, domains side by side.
+
+    Shift: how far a domain's mean lies from the first domain's, in the first domain's standard deviations.
+    """
+    from l4s.data.bands import Bands
+    from l4s.data.survey import survey
+    from l4s.load import validate
+
+    named = validate(Bands, {"file": bands.split(",")}, "--bands") if bands else None
+    surveys = survey(folder, splits or (), named)
+    if picture:
+        from l4s.plots import draw_statistics
+
+        draw_statistics(picture, surveys)
+    if json:
+        show.as_json([each.as_dict(surveys[0]) for each in surveys])
+        return
+    show.table(str(folder), _header(surveys), [_line(surveys, band) for band in range(len(surveys[0].bands))])
+    for each in surveys:
+        typer.echo(f"{each.name}: {each.patches} patches, {each.labelled} with masks, statistics {each.hash}")
+
+
+def _header(surveys: "list[Survey]") -> list[str]:
+    header = ["band"]
+    for number, each in enumerate(surveys):
+        header += [f"{each.name}\nmean ± sd"] + (["\nshift", "\nsd ratio"] if number else [])
+        header += ["\nNaN"] if each.nan.any() else []
+    return header
+
+
+def _line(surveys: "list[Survey]", band: int) -> list[str]:
+    first, cells = surveys[0], [surveys[0].bands[band]]
+    for number, each in enumerate(surveys):
+        cells.append(f"{each.mean[band]:.5g} ± {each.std[band]:.4g}")
+        cells += [f"{each.shift(first)[band]:+.2f}", f"{each.ratio(first)[band]:.2f}"] if number else []
+        cells += [f"{each.nan[band]:.2%}"] if each.nan.any() else []
+    return cells

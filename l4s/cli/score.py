@@ -1,0 +1,58 @@
+"""`l4s score`: a prediction against the truth."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from l4s.cli import show
+
+if TYPE_CHECKING:
+    from l4s.score import ScoreRow
+
+HEADER = ("", "patches", "F1", "95 %", "P", "R", "IoU", "AP", "oracle F1", "found", "true")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(score)
+
+
+def score(
+    pred: Annotated[Path, typer.Argument(help="Prediction: a zip, a folder of mask_N.h5, or a ProbFile.")],
+    truth: Annotated[Path, typer.Argument(help="Truth: likewise.")],
+    threshold: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Values of a ProbFile from here on are landslide; default 0.5."),
+    ] = None,
+    regions: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A region to score apart: name=first-last, by id. May be repeated."),
+    ] = None,
+    subset: Annotated[bool, typer.Option("--subset", help="Patches of the truth may be missing in PRED.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score a prediction: F1, precision, recall, IoU of the landslide class over all pixels.
+
+    AP and the oracle threshold need probabilities; the oracle is chosen with the truth, so it is a bound, not a result.
+    """
+    from l4s.compare import read_regions, score_files
+
+    found = score_files(pred, truth, threshold=threshold, regions=read_regions(regions or []), allow_subset=subset)
+    if json:
+        show.as_json(found.as_dict())
+        return
+    at = "" if found.threshold is None else f" at threshold {found.threshold:g}"
+    apart = found.regions if len(found.regions) > 1 else {}
+    body = [line("all", found.pooled), *(line(name, row) for name, row in apart.items())]
+    show.table(f"{pred.name} against {truth.name}{at}", HEADER, body)
+
+
+def line(name: str, row: "ScoreRow") -> list[str]:
+    """One row of scores as text; what masks do not tell is left blank."""
+    ap = "" if row.average_precision is None else f"{row.average_precision:.4f}"
+    oracle = "" if row.oracle_f1 is None else f"{row.oracle_f1:.4f} at {row.oracle_threshold:.2f}"
+    interval = f"{row.f1_low:.4f} - {row.f1_high:.4f}"
+    numbers = [f"{value:.4f}" for value in (row.precision, row.recall, row.iou)]
+    shares = [f"{share:.2%}" for share in (row.predicted_share, row.true_share)]
+    return [name, str(row.patches), f"{row.f1:.4f}", interval, *numbers, ap, oracle, *shares]

@@ -1,0 +1,96 @@
+"""`l4s status` and `l4s report`: where a run stands, and what it has reached."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from l4s.cli import show
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/demo.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+HEADER = ("round", "step", "state", "steps", "loss", "held-out F1", "patches/s", "ETA", "predicted")
+SILENT = 300  # seconds without a line after which a training may have stopped
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(status)
+    app.command()(report)
+
+
+def status(run: Run, json: Json = False) -> None:
+    """Where a run stands; for another terminal, while it runs."""
+    import time
+
+    from l4s.status import run_status
+
+    cells = run_status(run, time.time())
+    if json:
+        show.as_json(cells)
+        return
+    for cell in cells:
+        body = [line for each in cell["rounds"] for line in lines(each)]
+        show.table("/".join(filter(None, (str(run), cell["cell"]))), HEADER, body, names=3)
+        for card in cell["submissions"]:
+            typer.echo(f"submission {card['name']}: {card['patches']} masks, {card['positive_share']:.2%} landslide")
+
+
+def report(
+    run: Run,
+    data: Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")] = Path("data"),
+    pictures: Annotated[bool, typer.Option(help="Draw some patches of each domain.")] = True,
+    json: Json = False,
+    cache: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(envvar="L4S_CACHE", help="Cache folder.", rich_help_panel="Machine"),
+    ] = None,
+) -> None:
+    """Score all that a run has predicted so far; writes table.md, table.json and pictures into it."""
+    from l4s.report import report_run
+
+    tables = report_run(run, data, cache, pictures)
+    if json:
+        show.as_json(tables)
+    else:
+        typer.echo((run / "table.md").read_text(), nl=False)
+
+
+def lines(state: dict[str, Any]) -> Iterator[list[str]]:
+    """One round as lines of the table: pseudo labels, members, ensembles."""
+    number = str(state["round"])
+    for step in state["pseudo"]:
+        yield [
+            number,
+            step["name"],
+            step["state"],
+            *[""] * 5,
+            ", ".join(_kept(*each) for each in step["domains"].items()),
+        ]
+    for step in state["members"]:
+        yield [number, step["name"], _state(step), *_training(step), f"{step['predicted']}/{step['files']}"]
+    for step in state["ensembles"]:
+        yield [number, step["name"], step["state"], *[""] * 5, f"{step['predicted']}/{step['files']}"]
+
+
+def _kept(domain: str, shares: dict[str, float]) -> str:
+    return f"{domain}: {shares['kept']:.1%} kept, {shares['positive']:.2%} of it landslide"
+
+
+def _state(step: dict[str, Any]) -> str:
+    silent = step["state"] == "training" and (step["age_s"] or 0) > SILENT
+    return f"{step['state']}, silent for {_duration(step['age_s'])}" if silent else str(step["state"])
+
+
+def _training(step: dict[str, Any]) -> list[str]:
+    numbers = [
+        "" if step[key] is None else form.format(step[key])
+        for key, form in (("loss", "{:.4f}"), ("heldout_f1", "{:.3f}"), ("patches_per_s", "{:.0f}"))
+    ]
+    return [f"{step['step']}/{step['steps']}", *numbers, "" if step["eta_s"] is None else _duration(step["eta_s"])]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

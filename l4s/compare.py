@@ -1,0 +1,83 @@
+"""A prediction on disk scored against a truth on disk: each is a zip, a folder of masks, or a ProbFile."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from l4s.data.probs import open_probs
+from l4s.errors import DataError
+from l4s.postprocess import masks
+from l4s.score import ScoreTable, Truth, read_masks, score, score_masks
+
+PROBS = ".h5"
+
+
+def score_files(
+    pred: Path,
+    truth: Path,
+    *,
+    threshold: float | None = None,
+    regions: Mapping[str, tuple[int, int]] | None = None,
+    allow_subset: bool = False,
+) -> ScoreTable:
+    """Score `pred` against `truth`, patches paired by id.
+
+    Args:
+        threshold: what a ProbFile's values must reach to be landslide, in either place; None is 0.5.
+        regions: inclusive ranges of ids, scored apart.
+        allow_subset: patches of the truth may be missing in `pred`.
+
+    Raises:
+        DataError: a file is broken, ids do not match, or `threshold` is given for masks alone.
+    """
+    if threshold is not None and PROBS not in (pred.suffix, truth.suffix):
+        raise DataError(
+            f"a threshold of {threshold:g} means nothing for {pred} and {truth}, which are masks: leave it out"
+        )
+    at = 0.5 if threshold is None else threshold
+    known = _masks(truth, at)
+    ids = tuple(known)
+    told = Truth(ids, [*known.values()].__getitem__, tuple(region_of(id, regions or {}) for id in ids))
+    if pred.suffix == PROBS:
+        return score(open_probs(pred), told, threshold=at, allow_subset=allow_subset)
+    return score_masks(read_masks(pred), told, allow_subset=allow_subset)
+
+
+def read_regions(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Regions written as `name=first-last`, one or several with commas in each text.
+
+    Raises:
+        DataError: a text is of another form, or two regions hold the same id.
+    """
+    regions: dict[str, tuple[int, int]] = {}
+    for text in ",".join(texts).split(",") if texts else ():
+        name, _, span = text.partition("=")
+        first, _, last = span.partition("-")
+        if not name or not first.isdigit() or not last.isdigit() or int(first) > int(last):
+            raise DataError(f"region {text!r} is not name=first-last, such as iburi=3037-3184")
+        for other, (start, stop) in regions.items():
+            if int(first) <= stop and start <= int(last):
+                raise DataError(
+                    f"regions {other!r} and {name!r} share ids: make their ranges disjoint, and name each once"
+                )
+        regions[name] = (int(first), int(last))
+    return regions
+
+
+def region_of(id: str, regions: Mapping[str, tuple[int, int]]) -> str:
+    """The region that a patch's id lies in; "" where there are none.
+
+    Raises:
+        DataError: there are regions, but it lies in none of them.
+    """
+    for name, (first, last) in regions.items():
+        if id.isdigit() and first <= int(id) <= last:
+            return name
+    if regions:
+        raise DataError(f"patch {id} lies in none of the regions {', '.join(regions)}: add its range")
+    return ""
+
+
+def _masks(path: Path, threshold: float) -> dict[str, np.ndarray]:
+    return dict(masks(open_probs(path), threshold)) if path.suffix == PROBS else read_masks(path)

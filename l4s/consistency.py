@@ -1,0 +1,123 @@
+"""What the tables of a recipe must agree on with each other, checked when it is loaded; imports no torch.
+
+Names of losses, optimisers, schedules and tasks live beside torch code: `l4s.session` checks them, before data are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from l4s.data.sampler import share_rows
+from l4s.errors import RecipeError, did_you_mean
+from l4s.models import check_options
+from l4s.recipe import Recipe
+
+if TYPE_CHECKING:
+    from l4s.load import Member
+
+PLAIN = re.compile(r"\w[\w.-]*")
+RESERVED = re.compile(r"(ensemble|pseudo)(-.*)?")  # folders of a round that are no members
+
+
+def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
+    """Refuse a recipe whose tables contradict each other, or hold a setting that has no effect.
+
+    Args:
+        members: the recipe's members with grids expanded.
+        where: names the recipe in errors.
+
+    Raises:
+        RecipeError: the first thing that is wrong.
+    """
+    for problem in (*_names(recipe), *_rounds(recipe), *_starts(recipe, members), *_ensemble(recipe, members), *_submit(recipe)):
+        raise RecipeError(f"{where}: {problem}")
+    for member in members:
+        for problem in _member(recipe, member):
+            raise RecipeError(f"{where}: member.{member.base}: {problem}")
+
+
+def _names(recipe: Recipe) -> Iterator[str]:
+    if not recipe.member:
+        yield "there is no [member.x]: nothing would be trained"
+    named = {"name": [recipe.name], "domain": recipe.domain, "member": recipe.member}
+    for what, names in named.items():
+        if odd := [name for name in names if not PLAIN.fullmatch(name)]:
+            yield f"{what} {odd[0]!r} becomes the name of a file: use letters, digits, '_', '.' and '-'"
+    shared = {recipe.domain[name].share_stats for name in recipe.domains("source")}
+    modes = {d.normalise for d in recipe.domain.values()} | {m.normalise for m in recipe.member.values()}
+    if "source" in modes and len(shared) > 1:
+        yield "normalise = 'source' pools the sources' statistics, but their share_stats differ"
+    if taken := [name for name in recipe.member if RESERVED.fullmatch(name)]:
+        yield f"member {taken[0]!r} has the name of a folder that a round needs for itself: choose another"
+
+
+def _rounds(recipe: Recipe) -> Iterator[str]:
+    numbers = [entry.round for entry in recipe.round]
+    for entry in recipe.round:
+        if entry.round > recipe.rounds or numbers.count(entry.round) > 1:
+            yield f"[[round]] {entry.round} is given twice, or lies beyond rounds = {recipe.rounds}"
+        for name in (*entry.train, *entry.labels_from):
+            if name not in recipe.member:
+                yield f"[[round]] {entry.round} names {name!r}{did_you_mean(name, recipe.member)}"
+        if entry.labels_from and entry.round == 0:
+            yield "[[round]] 0 has labels_from, but round 0 trains without pseudo labels: leave it out"
+        before = next((e.train for e in recipe.round if e.round == entry.round - 1), ())
+        if idle := [name for name in entry.labels_from if before and name not in before]:
+            yield f"[[round]] {entry.round} takes labels from {idle[0]!r}, which round {entry.round - 1} does not train"
+
+
+def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
+    """A member starts from weights that its round, or the round before, has made."""
+    before: set[str] = set()
+    for number in range(recipe.rounds + 1):
+        named = next((entry.train for entry in recipe.round if entry.round == number), ())
+        trained = {member.name: member for member in members if not named or member.base in named}
+        for name, member in trained.items():
+            continues = number and member.config.train.start == "continue"
+            if continues and name not in before:
+                yield f"member {name!r} continues in round {number}, but round {number - 1} does not train it"
+            init = (member.init or "").removeprefix("member:")
+            if not continues and init != (member.init or "") and init not in trained:
+                yield f"member {name!r} starts from {init!r}, which round {number} does not train"
+        before = set(trained)
+
+
+def _ensemble(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
+    axes = {axis for config in recipe.member.values() for axis in config.grid}
+    if unknown := [axis for axis in recipe.ensemble.group_by if axis not in axes]:
+        yield f"ensemble.group_by {unknown[0]!r} is an axis of no member's grid{did_you_mean(unknown[0], axes)}"
+    weights = recipe.ensemble.weights
+    if weights is None:
+        return
+    names = [member.name for member in members]
+    if unknown := [name for name in weights if name not in names]:
+        yield f"ensemble.weights names {unknown[0]!r}{did_you_mean(unknown[0], names)}"
+    if missing := [name for name in names if weights.get(name, 0) <= 0]:
+        yield f"ensemble.weights has no positive weight for {missing[0]!r}"
+
+
+def _submit(recipe: Recipe) -> Iterator[str]:
+    if recipe.submit is None:
+        return
+    domain = recipe.domain[recipe.submit.domain]
+    if domain.role == "source" and domain.holdout.by == "none":
+        yield f"submit.domain {recipe.submit.domain!r} is never predicted: it is a source that holds nothing out"
+
+
+def _member(recipe: Recipe, member: Member) -> Iterator[str]:
+    config = member.config
+    try:
+        check_options(config.model.name, config.model.options)
+    except RecipeError as error:
+        yield str(error)
+    open_sources = [name for name in recipe.domains("source") if recipe.domain[name].holdout.by == "none"]
+    if config.train.evaluate_every and open_sources:
+        yield f"train.evaluate_every scores on held-out patches, but domain.{open_sources[0]} has no holdout"
+    rows = share_rows(config.train.batch, config.train.target_share)
+    if recipe.rounds and min(rows) < config.train.accumulate:
+        yield f"rounds >= 1 have {rows[0]} source and {rows[1]} target rows a batch: too few for each accumulated part"
+    modes = {recipe.domain[name].normalise or config.normalise for name in recipe.domain}
+    if "patch" not in modes and config.patch_blend != type(config).model_fields["patch_blend"].default:
+        yield f"patch_blend = {config.patch_blend} has no effect where nothing is normalised by 'patch'"

@@ -1,0 +1,115 @@
+"""What one file of a data folder holds, read leniently: whatever is wrong with it is a fact, not an exception."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from l4s.data.readers import read_array, read_plane
+from l4s.data.stats import patch_moments
+from l4s.errors import DataError
+
+VALUES_KEPT = 20  # different values of a mask that are counted one by one
+REASONS = {"has no array": "wrong key", "has shape": "wrong shape", "holds": "wrong type"}
+"""How the readers' errors begin, after the path, and what kind of fault each is."""
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """One file. `fault` is (kind, detail) where it could not be read as what its name says, and the rest is empty.
+
+    `size` is (H, W) and `bands` the number of bands. Images have `digest` (of their float32 pixels, in the release's
+    order (H, W, C), so that copies in another type or order are seen), `moments` (3, C) as `patch_moments` gives them,
+    `low`, `high` (C,) over finite pixels (NaN where there is none), `whole` (C,) bool, and `nan`, `infinite` (C,) shares
+    of the pixels. Masks have `values`: pixels of each value stored.
+    """
+
+    path: Path
+    fault: tuple[str, str] | None = None
+    size: tuple[int, ...] = ()
+    bands: int = 0
+    dtype: str = ""
+    digest: str = ""
+    moments: np.ndarray = field(default_factory=lambda: np.zeros((3, 0)))
+    low: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    high: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    whole: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    nan: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    infinite: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    values: Mapping[float, int] = field(default_factory=dict)
+
+    @property
+    def constant(self) -> np.ndarray:
+        """(C,) bool: bands whose valid pixels all have one value."""
+        return np.asarray(self.low == self.high)
+
+
+def image_facts(path: Path, count: int | None = None) -> Facts:
+    """The facts of an image file; `count` is the number of bands expected, where that is known."""
+    try:
+        values = read_array(path, "img")
+    except DataError as error:
+        return Facts(path, _unreadable(path, error))
+    if values.dtype.kind not in "fiu":
+        return Facts(path, ("wrong type", f"holds {values.dtype}"))
+    axis = _band_axis(values.shape, count)
+    if axis is None or values.size == 0:
+        return Facts(path, ("wrong shape", f"has shape {values.shape}"))
+    return _measure(path, np.moveaxis(values, axis, -1))
+
+
+def mask_facts(path: Path) -> Facts:
+    """The facts of a mask file."""
+    try:
+        values = read_plane(path)
+    except DataError as error:
+        return Facts(path, _unreadable(path, error))
+    found, pixels = np.unique(values, return_counts=True)
+    kept = dict(zip(found[:VALUES_KEPT].astype(float).tolist(), pixels[:VALUES_KEPT].tolist(), strict=True))
+    return Facts(path, size=values.shape, dtype=str(values.dtype), values=kept)
+
+
+def _unreadable(path: Path, error: DataError) -> tuple[str, str]:
+    reason = str(error).removeprefix(f"{path} ").rsplit(": ", 1)[0]
+    return next((kind for begin, kind in REASONS.items() if reason.startswith(begin)), "broken file"), reason
+
+
+def _band_axis(shape: Sequence[int], count: int | None) -> int | None:
+    """Where the bands lie: at the end with `count` of them, the release's order first; else beside a square, else short."""
+    if len(shape) != 3:
+        return None
+    for fits in ((shape[2] == count, shape[0] == count), (shape[0] == shape[1], shape[1] == shape[2])):
+        if any(fits):
+            return 2 if fits[0] else 0
+    return 2 if shape[2] <= shape[0] else 0
+
+
+def _measure(path: Path, stored: np.ndarray) -> Facts:
+    """Facts of an image (H, W, C)."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite to every reader here
+        pixels = np.ascontiguousarray(stored, np.float32)
+    image = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    flat = image.reshape(len(image), -1)
+    nan, infinite = np.isnan(flat), np.isinf(flat)
+    invalid = nan | infinite
+    if invalid.any():
+        flat = np.where(invalid, np.nan, flat)
+    empty = invalid.all(1)
+    low = np.where(invalid, FLOAT32_MAX, flat).min(1).astype(np.float64)
+    high = np.where(invalid, -FLOAT32_MAX, flat).max(1).astype(np.float64)
+    return Facts(
+        path,
+        size=pixels.shape[:2],
+        bands=len(image),
+        dtype=str(stored.dtype),
+        digest=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+        moments=patch_moments(flat.reshape(image.shape)),
+        low=np.where(empty, np.nan, low),
+        high=np.where(empty, np.nan, high),
+        whole=(np.rint(flat) == flat).all(1, where=~invalid),
+        nan=nan.mean(1),
+        infinite=infinite.mean(1),
+    )

@@ -1,0 +1,105 @@
+"""What the bands of a folder of patches hold, domain by domain: the numbers behind separated normalisation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from l4s import log
+from l4s.data.bands import L4S_BANDS, Bands
+from l4s.data.readers import READERS, PatchRef, find_patches, read_array, read_image
+from l4s.data.stats import patch_moments, subdomain_stats
+from l4s.errors import DataError
+from l4s.recipe import SubDomains
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """Statistics of one domain per band, each (C,) float64 in file units, over all pixels that are not NaN.
+
+    `nan` is the share of pixels that are NaN. `hash` names mean and standard deviation as `stats/<domain>.json` of a
+    run does.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    patches: int
+    labelled: int
+    mean: np.ndarray
+    std: np.ndarray
+    nan: np.ndarray
+    hash: str
+
+    def shift(self, first: "Survey") -> np.ndarray:
+        """(C,) distance of the mean from that of `first`, in standard deviations of `first`."""
+        return np.asarray((self.mean - first.mean) / first.std)
+
+    def ratio(self, first: "Survey") -> np.ndarray:
+        """(C,) standard deviation over that of `first`."""
+        return np.asarray(self.std / first.std)
+
+    def as_dict(self, first: "Survey") -> dict[str, object]:
+        """All of it for JSON, compared with `first`."""
+        values = vars(self) | {"shift": self.shift(first), "ratio": self.ratio(first)}
+        return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in values.items()}
+
+
+def survey(root: Path, splits: Sequence[str] = (), bands: Bands | None = None, layout: str = "auto") -> list[Survey]:
+    """Statistics of each split of a data folder.
+
+    Args:
+        splits: as `find_patches` takes them; empty for those of train, validation and test that `root` holds, or for
+            `root` itself where it holds none.
+        bands: the bands of the files; None to tell them by their number.
+
+    Raises:
+        DataError: no patches, broken files, or another number of bands than named.
+    """
+    found = {split: find_patches(root, split, layout=layout) for split in splits or splits_in(root)}
+    named = bands or detect_bands(next(iter(found.values()))[0].image)
+    return [_survey(root.resolve().name if s == "." else s, patches, named) for s, patches in found.items()]
+
+
+def splits_in(root: Path) -> tuple[str, ...]:
+    """Which of train, validation and test a data folder holds, in any layout; `.` where it holds none."""
+    found = [split for split in SPLITS if any(_holds(root, split, layout) for layout in READERS)]
+    return tuple(found) or (".",)
+
+
+def detect_bands(image: Path) -> Bands:
+    """The bands of a file by their number: those of Landslide4Sense for 14, else band1, band2, ... in file order.
+
+    Raises:
+        DataError: the file is no patch.
+    """
+    shape = read_array(image, "img").shape
+    if len(shape) != 3:
+        raise DataError(f"{image} has shape {shape}; a patch is (H, W, bands) or (bands, H, W)")
+    # a patch is wider than its bands are many; where both ends fit, the release's (H, W, C) decides (methods A1)
+    count = min(shape[0], shape[2])
+    if count == len(L4S_BANDS):
+        return Bands()
+    names = tuple(f"band{number}" for number in range(1, count + 1))
+    log.warn(f"{count} bands without names: called {names[0]} to {names[-1]}; name them with --bands")
+    return Bands(file=names)
+
+
+def _survey(name: str, patches: Sequence[PatchRef], bands: Bands) -> Survey:
+    rows, pixels = [], 0
+    for row in log.track(range(len(patches)), name, len(patches)):
+        image = read_image(patches[row], bands)
+        rows.append(patch_moments(image))
+        pixels += image[0].size
+    moments = np.stack(rows, axis=1)
+    stats = subdomain_stats(moments, [patch.region for patch in patches], SubDomains())
+    labelled = sum(patch.mask is not None for patch in patches)
+    missing = 1 - moments[0].sum(0) / pixels
+    return Survey(name, bands.names, len(patches), labelled, stats.mean[0], stats.std[0], missing, stats.digest)
+
+
+def _holds(root: Path, split: str, layout: str) -> bool:
+    # the flat layout takes any folder for its split: only one of the split's own name counts here
+    return (layout != "flat" or (root / split).is_dir()) and READERS[layout](root, split) is not None

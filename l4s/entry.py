@@ -1,0 +1,73 @@
+"""From a run or a ProbFile to a packed submission, and from a zip and a list of ids to its proof."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from l4s import log
+from l4s.data.probs import open_probs
+from l4s.data.readers import find_patches
+from l4s.errors import DataError
+from l4s.plan import Choice, find_ensemble, one_cell, read_plan
+from l4s.submit import CheckReport, SubmissionCard, check, submit
+
+THRESHOLD, MIN_AREA = 0.5, 0
+UNKNOWN_IDS = "whether every image has its mask is not proven: give --ids-from or --images"
+
+
+def pack_entry(
+    source: Path, out: Path, choice: Choice, threshold: float | None = None, min_area: int | None = None
+) -> SubmissionCard:
+    """Pack a ProbFile, or the ensemble of a run that `choice` means, as a checked zip with its card.
+
+    Args:
+        source: a ProbFile, or a run directory.
+        threshold: None for that of the run's `[submit]`, or 0.5. `min_area` likewise, or 0 pixels.
+
+    Raises:
+        RunError: the run has no such ensemble.
+        DataError: the probabilities make no valid zip, or `choice` is given for a file.
+    """
+    facts: dict[str, object] = {}
+    configured = None
+    probs = source
+    if source.is_dir():
+        plan = read_plan(one_cell(source))
+        number, probs = find_ensemble(plan, choice)
+        configured = plan.recipe.submit
+        facts = {"recipe": plan.recipe.name, "run": source.resolve().name, "round": number}
+        if number < plan.recipe.rounds and choice.round is None:
+            log.warn(f"round {number} is packed: the run has not reached its last round {plan.recipe.rounds} yet")
+    elif choice != Choice():
+        raise DataError(f"{source} is one ProbFile: a domain, tta, round or group can be chosen of a run only")
+    if threshold is None:
+        threshold = configured.threshold if configured else THRESHOLD
+    if min_area is None:
+        min_area = configured.min_area if configured else MIN_AREA
+    return submit(open_probs(probs), out, threshold=threshold, min_area=min_area, facts=facts)
+
+
+def check_entry(zip_: Path, ids_from: Path | None, images: Path | None, shape: str) -> CheckReport:
+    """Check a zip against the patches of a ProbFile or of a folder of images; without either, say what is not proven.
+
+    Args:
+        shape: `128x128`, or `any`.
+
+    Raises:
+        DataError: the ids cannot be read, or `shape` means nothing.
+    """
+    ids = None
+    if ids_from:
+        ids = open_probs(ids_from).ids
+    elif images:
+        ids = tuple(patch.id for patch in find_patches(images, "."))
+    report = check(zip_, ids, _shape(shape))
+    return report if ids else replace(report, warnings=[*report.warnings, UNKNOWN_IDS])
+
+
+def _shape(text: str) -> tuple[int, int] | None:
+    if text == "any":
+        return None
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdigit() and width.isdigit()):
+        raise DataError(f"shape {text!r} is not height x width, such as 128x128, nor `any`")
+    return int(height), int(width)

@@ -1,0 +1,157 @@
+"""Cross-sensor normalisation: BatchNorm with running statistics of its own for each domain, and one shared affine.
+
+Zhao 2022 replaces every BatchNorm by the layer of LoveCS; what that layer computes is in methods B4. Rows of each domain
+are normalised apart, in one forward of the whole batch. With one domain it is BatchNorm to the last bit.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ROWS: ContextVar[Tensor | None] = ContextVar("rows", default=None)
+
+
+@contextmanager
+def domain_rows(domain: Tensor) -> Iterator[None]:
+    """Tell every `DomainBatchNorm` which domain each row of the batch belongs to.
+
+    Args:
+        domain: (B,) int64 on the CPU, positions in the layers' `domains`.
+    """
+    token = _ROWS.set(domain)
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
+
+
+class DomainBatchNorm(nn.Module):
+    """BatchNorm2d whose `running_mean`, `running_var` (D, C) and `num_batches_tracked` (D,) have a row for each domain.
+
+    `act` is what a timm layer applies after normalising. Without `domain_rows` around it, every row is of domain 0.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, domains: Sequence[str]) -> None:
+        super().__init__()
+        if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+            raise ValueError("only a BatchNorm that tracks running statistics can keep them by domain")
+        self.domains = list(domains)
+        self.eps, self.momentum = norm.eps, norm.momentum
+        self.weight, self.bias = norm.weight, norm.bias
+        count = len(self.domains)
+        self.register_buffer("running_mean", norm.running_mean.repeat(count, 1))
+        self.register_buffer("running_var", norm.running_var.repeat(count, 1))
+        self.register_buffer("num_batches_tracked", norm.num_batches_tracked.repeat(count))
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
+        self.sums: Sums | None = None
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        rows = _ROWS.get()
+        present = [0] if rows is None else torch.unique(rows).tolist()
+        if len(present) == 1:
+            return self._finish(self._normalise(image, present[0]))
+        assert rows is not None
+        out = torch.empty_like(image)
+        for domain in present:
+            chosen = torch.nonzero(rows == domain).squeeze(1).to(image.device)
+            out = out.index_copy(0, chosen, self._normalise(image[chosen], domain).to(out.dtype))
+        return self._finish(out)
+
+    def _finish(self, image: Tensor) -> Tensor:
+        finished: Tensor = self.act(self.drop(image))
+        return finished
+
+    def _normalise(self, image: Tensor, domain: int) -> Tensor:
+        if self.sums is not None:
+            self.sums.add(image)
+            return F.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        factor = 0.0
+        if self.training:
+            self.num_batches_tracked[domain] += 1
+            seen = float(self.num_batches_tracked[domain])
+            factor = 1 / seen if self.momentum is None else self.momentum
+        mean, var = self.running_mean[domain], self.running_var[domain]
+        return F.batch_norm(image, mean, var, self.weight, self.bias, self.training, factor, self.eps)
+
+    def add_domain(self, name: str, init: str) -> None:
+        """Give a new domain the running statistics of the domain `init`."""
+        row = self.domains.index(init)
+        for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+            value = getattr(self, buffer)
+            setattr(self, buffer, torch.cat([value, value[row : row + 1]]))
+        self.domains.append(name)
+
+
+class Sums:
+    """Count, sum and sum of squares per channel of all that a layer saw, in float64: they add up over batches and ranks."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.total = torch.zeros(3, channels, dtype=torch.float64, device=device)
+
+    def add(self, image: Tensor) -> None:
+        values = image.detach().double()
+        count = torch.full_like(self.total[0], values.numel() / values.shape[1])
+        self.total += torch.stack([count, values.sum((0, 2, 3)), (values**2).sum((0, 2, 3))])
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance per channel."""
+        count, first, second = self.total
+        mean = first / count
+        return mean, (second / count - mean**2).clamp(min=0) * count / (count - 1).clamp(min=1)
+
+
+def convert_bn(model: nn.Module, domains: Sequence[str]) -> nn.Module:
+    """Replace every BatchNorm2d of a model, in place; each domain starts from its running statistics.
+
+    timm's BatchNorm with an activation inside keeps its activation. LayerNorm and GroupNorm stay.
+    """
+    for name, child in model.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(model, name, DomainBatchNorm(child, domains))
+        else:
+            convert_bn(child, domains)
+    return model
+
+
+def norm_layers(model: nn.Module) -> list[DomainBatchNorm]:
+    """The model's layers with statistics by domain."""
+    return [module for module in model.modules() if isinstance(module, DomainBatchNorm)]
+
+
+@torch.no_grad()
+def adapt_bn(model: nn.Module, batches: Iterable[Tensor], domain: int, reduce_sum: object = None) -> None:
+    """AdaBN: set a domain's running statistics to those of its own images, with the weights that will be used.
+
+    Each batch passes normalised by its own statistics while count-weighted sums are kept, so that the result depends
+    neither on a momentum nor, but for the last batch's size, on the batching.
+
+    Args:
+        batches: (B, C, H, W) float32 images of the domain, on the model's device.
+        domain: position in the layers' `domains`.
+        reduce_sum: adds a tensor up over processes; None for one process.
+    """
+    layers = norm_layers(model)
+    for layer in layers:
+        layer.sums = Sums(layer.running_mean.shape[1], layer.running_mean.device)
+    was_training = model.training
+    model.eval()  # dropout off; the layers collect instead of using what they have
+    for images in batches:
+        model(images)
+    model.train(was_training)
+    for layer in layers:
+        assert layer.sums is not None
+        if reduce_sum is not None:
+            layer.sums.total = reduce_sum(layer.sums.total)  # type: ignore[operator]
+        mean, variance = layer.sums.moments()
+        layer.running_mean[domain], layer.running_var[domain] = mean.float(), variance.float()
+        layer.sums = None

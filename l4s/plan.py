@@ -1,0 +1,165 @@
+"""A run directory read back: its recipe, and which files each of its rounds should hold. Opens no data, imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from l4s.errors import RunError, did_you_mean
+from l4s.load import Member, expand, parse_recipe
+from l4s.recipe import Recipe, Round, Tta
+from l4s.rundir import RunDir, read_json
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run (or one cell of a sweep) was asked to make; the same answers as an open `Experiment` gives."""
+
+    run: RunDir
+    recipe: Recipe
+    members: tuple[Member, ...]
+
+    def round(self, number: int) -> Round:
+        """What the recipe says of a round."""
+        return next((entry for entry in self.recipe.round if entry.round == number), Round(round=number))
+
+    def trained(self, number: int) -> list[Member]:
+        """The members that train in a round."""
+        names = self.round(number).train
+        return [member for member in self.members if not names or member.base in names]
+
+    def predicted(self) -> list[str]:
+        """Domains that are predicted: targets, eval domains and held-out sources."""
+        return [name for name, d in self.recipe.domain.items() if d.role != "source" or d.holdout.by != "none"]
+
+    def tta(self, domain: str) -> tuple[Tta, ...]:
+        """The test-time augmentations a domain is predicted under."""
+        return self.recipe.domain[domain].tta or self.recipe.predict.tta
+
+    def group(self, member: Member) -> str:
+        """The ensemble a member belongs to; "" where there is one."""
+        axes = [
+            f"{key.rsplit('.', 1)[-1]}-{member.axes[key]}"
+            for key in self.recipe.ensemble.group_by
+            if key in member.axes
+        ]
+        return "-".join(axes)
+
+    def groups(self, number: int) -> dict[str, list[Member]]:
+        """A round's members by ensemble."""
+        groups: dict[str, list[Member]] = {}
+        for member in self.trained(number):
+            groups.setdefault(self.group(member), []).append(member)
+        return groups
+
+    def probs(self, folder: Path) -> dict[tuple[str, Tta], Path]:
+        """The ProbFile that a member's or an ensemble's folder should hold for each domain and augmentation."""
+        return {(d, tta): self.run.probs(folder, d, tta) for d in self.predicted() for tta in self.tta(d)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which ensemble of a run is meant; None is what the run itself makes obvious."""
+
+    domain: str | None = None
+    tta: str | None = None
+    round: int | None = None
+    group: str | None = None
+
+
+def read_plan(run: RunDir) -> Plan:
+    """The plan of one run.
+
+    Raises:
+        RunError: there is no run there.
+    """
+    recipe = parse_recipe(read_json(run.config), str(run.config))
+    return Plan(run, recipe, expand(recipe))
+
+
+def cells(root: Path) -> dict[str, RunDir]:
+    """The cells of a run by name; one called "" where nothing was swept.
+
+    Raises:
+        RunError: there is no run there.
+    """
+    if RunDir(root).config.is_file():
+        return {"": RunDir(root)}
+    found = {path.parent.name: RunDir(path.parent, path.parent.name) for path in sorted(root.glob("*/config.json"))}
+    if not found:
+        raise RunError(f"{root} is no run directory: it holds no config.json; give the folder that --run named")
+    return found
+
+
+def one_cell(root: Path) -> RunDir:
+    """The run at `root`.
+
+    Raises:
+        RunError: there is none, or it is a sweep of several.
+    """
+    found = cells(root)
+    if len(found) > 1 or "" not in found:
+        raise RunError(f"{root} holds several runs: name one of {', '.join(str(run.root) for run in found.values())}")
+    return found[""]
+
+
+def find_ensemble(plan: Plan, choice: Choice) -> tuple[int, Path]:
+    """The round and the ProbFile of the ensemble that is meant; without a round, the last one that is finished.
+
+    Raises:
+        RunError: the choice names nothing, leaves several open, or the file is not made yet.
+    """
+    domain = _domain(plan, choice.domain)
+    tta = choice.tta or plan.recipe.ensemble_tta
+    if tta not in plan.tta(domain):
+        raise RunError(f"domain {domain} is not predicted under tta {tta!r}, only under {', '.join(plan.tta(domain))}")
+    numbers = rounds(plan, choice.round)
+    for number in reversed(numbers):
+        path = plan.run.probs(plan.run.ensemble(number, find_group(plan, number, choice.group)), domain, tta)
+        if path.is_file():
+            return number, path
+    which = f"round {numbers[-1]}" if choice.round is not None else f"rounds 0 to {numbers[-1]}"
+    raise RunError(
+        f"{plan.run.root} holds no ensemble of {domain} under {tta} in {which}: run `l4s run` or `l4s ensemble` first"
+    )
+
+
+def find_group(plan: Plan, number: int, group: str | None) -> str:
+    """The ensemble of a round that is meant.
+
+    Raises:
+        RunError: there are several, or none of that name.
+    """
+    known = list(plan.groups(number))
+    if group is None and len(known) == 1:
+        return known[0]
+    if group is None or group not in known:
+        what = "keeps several ensembles apart" if group is None else f"has no ensemble group {group!r}"
+        raise RunError(f"round {number} of {plan.run.root} {what}: choose one of {', '.join(known)}")
+    return group
+
+
+def rounds(plan: Plan, number: int | None) -> Sequence[int]:
+    """The rounds that `number` means: that one, or all of the recipe.
+
+    Raises:
+        RunError: the recipe has no such round.
+    """
+    if number is None:
+        return range(plan.recipe.rounds + 1)
+    if not 0 <= number <= plan.recipe.rounds:
+        raise RunError(f"round {number}: the run in {plan.run.root} has rounds 0 to {plan.recipe.rounds}")
+    return [number]
+
+
+def _domain(plan: Plan, name: str | None) -> str:
+    known = plan.predicted()
+    if name is None and plan.recipe.submit:
+        return plan.recipe.submit.domain
+    targets = plan.recipe.domains("target")
+    if name is None and len(targets) == 1:
+        return targets[0]
+    if name is None:
+        raise RunError(f"{plan.run.root} predicts several domains: name one of {', '.join(known)} (--domain)")
+    if name not in known:
+        raise RunError(f"{plan.run.root} predicts no domain {name!r}{did_you_mean(name, known)}")
+    return name

@@ -1,0 +1,162 @@
+"""Pictures of a run and of its data, as small PNG files. Equal content makes equal bytes with one matplotlib."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from l4s.data.domain import Domain
+from l4s.data.probs import ProbFile
+from l4s.data.survey import Survey
+from l4s.metrics import predicted
+from l4s.rundir import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STRETCH = (2.0, 98.0)  # percentiles of a band shown as black and white
+HIT, FALSE, MISSED, IGNORED, BACKGROUND = (
+    (255, 255, 255),
+    (230, 97, 1),
+    (33, 150, 243),
+    (120, 120, 120),
+    (20, 20, 20),
+)
+INCHES, DPI = 1.45, 96  # side of one patch in a picture, and dots in an inch
+
+
+def draw_patches(
+    out: Path, domain: Domain, probs: ProbFile, rows: Sequence[int], *, threshold: float, notes: Sequence[str] = ()
+) -> Path:
+    """One line of pictures for each patch: image, truth where there is one, probability, prediction.
+
+    The prediction is coloured by its errors where the truth is known.
+
+    Args:
+        probs: (N, H, W) values of patches of `domain`.
+        rows: which patches, as positions in `probs`.
+        notes: a text beside each patch's id.
+    """
+    place = {patch.id: row for row, patch in enumerate(domain.patches)}
+    where = [place[probs.ids[row]] for row in rows]
+    images, band = displayed(np.asarray(domain.cache.images[where], np.float32), domain.bands.rgb_index)
+    values = [probs.patch(row) for row in rows]
+    truths = [domain.cache.masks[row] if domain.cache.labelled[row] else None for row in where]
+    columns: dict[str, list[np.ndarray]] = {
+        "image" if band is None else domain.bands.names[band]: list(images),
+        "truth": [_truth(mask) for mask in truths],
+        "probability": values,
+        f"prediction ({threshold:g})": [painted(*pair, threshold) for pair in zip(values, truths, strict=True)],
+    }
+    labelled = any(mask is not None for mask in truths)
+    if not labelled:
+        del columns["truth"]
+    figure, axes = _grid(len(rows), len(columns))
+    for column, (head, tiles) in enumerate(columns.items()):
+        for line, tile in enumerate(tiles):
+            axes[line][column].imshow(tile, **_look(head), interpolation="nearest")
+        axes[0][column].set_title(head, fontsize=8)
+    for line, row in enumerate(rows):
+        axes[line][0].set_ylabel("\n".join((probs.ids[row], *notes[line : line + 1])), fontsize=7)
+    if labelled:
+        _legend(figure)
+    return _save(figure, out)
+
+
+def draw_statistics(out: Path, surveys: Sequence[Survey]) -> Path:
+    """Mean of each band as a bar, its standard deviation as an error bar, domains side by side (Zhao 2022, Figure 2)."""
+    from matplotlib.figure import Figure
+
+    names = surveys[0].bands
+    figure = Figure(figsize=(max(4.0, 1.5 + 0.55 * len(names)), 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(surveys)
+    for number, survey in enumerate(surveys):
+        place = np.arange(len(names)) + (number - (len(surveys) - 1) / 2) * width
+        label = f"{survey.name} ({survey.patches} patches)"
+        axes.bar(place, survey.mean, width, yerr=survey.std, capsize=2, error_kw={"linewidth": 0.8}, label=label)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_ylabel("mean and standard deviation, file units", fontsize=8)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.legend(fontsize=7, frameon=False)
+    return _save(figure, out)
+
+
+def displayed(images: np.ndarray, rgb: Sequence[int]) -> tuple[np.ndarray, int | None]:
+    """Images as a screen shows them: (N, C, H, W) float -> (N, H, W, 3) float32 in [0, 1], each band stretched over all N.
+
+    Returns:
+        The images, and the band shown in grey where `rgb` is empty (the first); None for colours.
+    """
+    chosen = images[:, list(rgb) or [0, 0, 0]]
+    low, high = np.percentile(chosen, STRETCH, axis=(0, 2, 3), keepdims=True)[..., 0, :, :, :]
+    stretched = np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1)
+    return np.moveaxis(stretched, 1, -1).astype(np.float32), None if rgb else 0
+
+
+def painted(values: np.ndarray, mask: np.ndarray | None, threshold: float) -> np.ndarray:
+    """The mask cut from probabilities, in colours; where the truth is known, hits, false alarms and misses apart.
+
+    Args:
+        values: (H, W) float16 in [0, 1].
+        mask: (H, W) uint8 in {0, 1, 255 = ignored}; None where it is not known.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    found = predicted(values, threshold)
+    if mask is None:
+        return _painted(found.shape, {BACKGROUND: ~found, HIT: found})
+    true = mask == 1
+    colours = {BACKGROUND: ~found & ~true, HIT: found & true, FALSE: found & ~true, MISSED: ~found & true}
+    return _painted(found.shape, colours | {IGNORED: mask == 255})
+
+
+def _truth(mask: np.ndarray | None) -> np.ndarray:
+    if mask is None:
+        return np.full((1, 1, 3), IGNORED, np.uint8)
+    return _painted(mask.shape, {BACKGROUND: mask == 0, HIT: mask == 1, IGNORED: mask == 255})
+
+
+def _painted(shape: tuple[int, ...], colours: dict[tuple[int, int, int], np.ndarray]) -> np.ndarray:
+    picture = np.zeros((*shape, 3), np.uint8)
+    for colour, where in colours.items():
+        picture[where] = colour
+    return picture
+
+
+def _look(head: str) -> dict[str, Any]:
+    return {"cmap": "magma", "vmin": 0.0, "vmax": 1.0} if head == "probability" else {}
+
+
+def _grid(lines: int, columns: int) -> "tuple[Figure, list[list[Axes]]]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * INCHES + 0.3, lines * INCHES + 0.45), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    return figure, axes.tolist()
+
+
+def _legend(figure: "Figure") -> None:
+    from matplotlib.patches import Patch
+
+    entries = {"hit": HIT, "false alarm": FALSE, "missed": MISSED, "not labelled": IGNORED}
+    handles = [
+        Patch(facecolor="#{:02x}{:02x}{:02x}".format(*colour), edgecolor="black", linewidth=0.5, label=name)
+        for name, colour in entries.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7, frameon=False)
+
+
+def _save(figure: "Figure", out: Path) -> Path:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    write_atomic(out, buffer.getvalue())
+    return out

@@ -1,0 +1,116 @@
+"""Where a run stands, read from its small files alone: for a person in another terminal while it runs elsewhere."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from l4s.errors import RecipeError
+from l4s.load import Member, load_cells
+from l4s.plan import Plan, cells, read_plan
+from l4s.rundir import RunDir, read_json
+
+Row = dict[str, Any]
+
+
+def run_status(root: Path, now: float) -> list[Row]:
+    """The state of every cell of a run: JSON-able; what is not known (yet) is None.
+
+    Args:
+        now: seconds since the epoch, against which the age of a training's last line is told.
+
+    Raises:
+        RunError: there is no run at `root`.
+    """
+    found = cells(root)
+    started = [{"cell": name, **cell_status(read_plan(run), now)} for name, run in found.items()]
+    return started + [{"cell": name, "recipe": "", "rounds": [], "submissions": []} for name in _not_started(found)]
+
+
+def cell_status(plan: Plan, now: float) -> Row:
+    """The state of one run: its rounds, and the submissions it ended in."""
+    return {
+        "recipe": plan.recipe.name,
+        "rounds": [_round(plan, number, now) for number in range(plan.recipe.rounds + 1)],
+        "submissions": [_submission(path) for path in sorted(plan.run.submission.glob("*.json"))],
+    }
+
+
+def _round(plan: Plan, number: int, now: float) -> Row:
+    groups = plan.groups(number)
+    return {
+        "round": number,
+        "pseudo": [_pseudo(plan, number, group) for group in groups] if number else [],
+        "members": [_member(plan, number, member, now) for member in plan.trained(number)],
+        "ensembles": [_ensemble(plan, number, group) for group in groups],
+    }
+
+
+def _pseudo(plan: Plan, number: int, group: str) -> Row:
+    """Pseudo labels of one ensemble: per target domain the shares of pixels kept and, of these, of landslide."""
+    folder = plan.run.pseudo(number, group)
+    done = (folder / "done.json").is_file()
+    return {"name": folder.name, "state": _state(done), "domains": read_json(folder / "kept.json") if done else {}}
+
+
+def _member(plan: Plan, number: int, member: Member, now: float) -> Row:
+    folder = plan.run.member(number, member.name)
+    done = (folder / "done.json").is_file()
+    begun = (folder / "started.json").is_file()
+    row: Row = {"name": member.name, "state": _state(done, begun), "steps": member.config.train.steps}
+    return row | _progress(folder / "metrics.jsonl", member, done, now) | _made(plan.probs(folder).values())
+
+
+def _progress(metrics: Path, member: Member, done: bool, now: float) -> Row:
+    """The last line of `metrics.jsonl`, and the seconds that training still takes at its speed."""
+    lines = _lines(metrics)
+    last = lines[-1] if lines else {}
+    step, rate = last.get("step", 0), last.get("patches_per_s")
+    left = (member.config.train.steps - step) * member.config.train.batch
+    return {
+        "step": step,
+        "loss": last.get("loss"),
+        "heldout_f1": next((line["heldout_f1"] for line in reversed(lines) if "heldout_f1" in line), None),
+        "patches_per_s": rate,
+        "eta_s": None if done or not rate else round(left / rate),
+        "age_s": None if done or not lines else round(now - metrics.stat().st_mtime),
+    }
+
+
+def _lines(path: Path) -> list[Row]:
+    """The finished lines of `metrics.jsonl`; the last may be half written at this moment."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+def _ensemble(plan: Plan, number: int, group: str) -> Row:
+    folder = plan.run.ensemble(number, group)
+    return {"name": folder.name, "state": _state((folder / "done.json").is_file())} | _made(plan.probs(folder).values())
+
+
+def _made(paths: Iterable[Path]) -> Row:
+    """How many of these files are there; a ProbFile has its name once it is finished."""
+    there = [path.is_file() for path in paths]
+    return {"predicted": sum(there), "files": len(there)}
+
+
+def _submission(path: Path) -> Row:
+    """What a card says; it is written after its zip."""
+    card = read_json(path)
+    return {key: card[key] for key in ("name", "patches", "positive_share", "threshold", "min_area")}
+
+
+def _state(done: bool, begun: bool = False) -> str:
+    return "done" if done else "training" if begun else "missing"
+
+
+def _not_started(found: dict[str, RunDir]) -> list[str]:
+    """Cells of the sweep that have no folder yet, as far as the recipe beside a started one tells."""
+    sample = next(iter(found.values())).root / "recipe.toml"
+    if "" in found or not sample.is_file():
+        return []
+    try:
+        return [name for name in load_cells(sample) if name and name not in found]
+    except RecipeError:  # it was started with --set, without which it means nothing
+        return []

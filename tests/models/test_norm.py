@@ -1,0 +1,101 @@
+"""DomainBatchNorm against torch's BatchNorm: one domain is the same layer, several are several layers that share an affine."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load, save
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from l4s.models.norm import DomainBatchNorm, adapt_bn, convert_bn, domain_rows, norm_layers
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4))
+
+
+def images(count: int = 6, seed: int = 1) -> Tensor:
+    return torch.randn(count, 3, 9, 9, generator=torch.Generator().manual_seed(seed)) * 2 + 1
+
+
+def test_one_domain_is_batchnorm_to_the_bit_through_training_ema_and_a_file() -> None:
+    plain, ours = network(), convert_bn(network(), ["source"])
+    shadows = [ModelEmaV3(model, decay=0.9) for model in (plain, ours)]
+    for step in range(3):
+        for model, shadow in zip((plain, ours), shadows, strict=True):
+            optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+            model(images(seed=step)).square().mean().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            shadow.update(model, step=step)
+    restored = convert_bn(network(), ["source"])
+    restored.load_state_dict(load(save(ours.state_dict())))
+    for left, right in ((plain, ours), (plain, restored), (shadows[0].module, shadows[1].module)):
+        assert torch.equal(left.eval()(images()), right.eval()(images()))
+
+
+def test_two_domains_are_two_batchnorms_with_one_affine() -> None:
+    rows = torch.tensor([0, 1, 0, 1, 1, 0])
+    ours = convert_bn(nn.Sequential(nn.BatchNorm2d(3)), ["source", "target"])
+    apart = [nn.BatchNorm2d(3) for _ in range(2)]
+    for step in range(3):
+        batch = images(seed=step)
+        with domain_rows(rows):
+            out = ours(batch)
+        for domain, layer in enumerate(apart):
+            assert torch.equal(out[rows == domain], layer(batch[rows == domain]))
+    (layer,) = norm_layers(ours)
+    for domain, norm in enumerate(apart):
+        assert torch.equal(layer.running_mean[domain], norm.running_mean)
+        assert torch.equal(layer.running_var[domain], norm.running_var)
+    with domain_rows(rows):
+        out = ours.eval()(images())
+    for domain, norm in enumerate(apart):
+        assert torch.equal(out[rows == domain], norm.eval()(images()[rows == domain]))
+
+
+def test_the_gradient_of_a_mixed_batch_is_that_of_the_parts() -> None:
+    rows = torch.tensor([1, 0, 0, 1, 1, 0])
+    ours, apart = convert_bn(nn.Sequential(nn.BatchNorm2d(3)), ["a", "b"]), nn.BatchNorm2d(3)
+    batch = images().requires_grad_()
+    with domain_rows(rows):
+        mixed = ours(batch)
+    (left,) = torch.autograd.grad(mixed.pow(3).sum(), batch)
+    parts = torch.cat([apart(batch[rows == d]).pow(3).reshape(-1) for d in (0, 1)])
+    (right,) = torch.autograd.grad(parts.sum(), batch)
+    torch.testing.assert_close(left, right)
+
+
+def test_a_timm_layer_keeps_its_activation() -> None:
+    plain = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    ours = convert_bn(copy.deepcopy(plain), ["source"]).eval()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in ours.modules())
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for left, right in zip(plain(image), ours(image), strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("sizes", [[6], [2, 4], [1, 1, 4]])
+def test_adabn_of_one_layer_is_the_pooled_mean_and_variance(sizes: list[int]) -> None:
+    ours = convert_bn(nn.Sequential(nn.BatchNorm2d(3)), ["source", "target"])
+    batch = images()
+    adapt_bn(ours, batch.split(sizes), domain=1)
+    (layer,) = norm_layers(ours)
+    pixels = batch.transpose(0, 1).reshape(3, -1)
+    torch.testing.assert_close(layer.running_mean[1], pixels.mean(1))
+    torch.testing.assert_close(layer.running_var[1], pixels.var(1))
+    assert torch.equal(layer.running_mean[0], torch.zeros(3)), "the other domain must not move"
+
+
+def test_a_new_domain_starts_from_another() -> None:
+    layer = DomainBatchNorm(nn.BatchNorm2d(3), ["source"])
+    layer.train()(images())
+    layer.add_domain("target", init="source")
+    assert layer.domains == ["source", "target"]
+    assert torch.equal(layer.running_mean[0], layer.running_mean[1])
+    with domain_rows(torch.ones(6, dtype=torch.int64)):
+        layer(images(seed=5))
+    assert not torch.equal(layer.running_mean[0], layer.running_mean[1])
