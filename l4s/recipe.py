@@ -150,6 +150,8 @@ class Augment(Section):
     shift: float = Field(default=0.1, ge=0, lt=1)  # share of the side
     gain: float = Field(default=0.0, ge=0)  # standard deviation of a factor per band, around 1
     offset: float = Field(default=0.0, ge=0)  # standard deviation of a shift per band, around 0
+    contrast: float = Field(default=0.0, ge=0)  # standard deviation of a factor common to all bands, around 1
+    brightness: float = Field(default=0.0, ge=0)  # standard deviation of a shift common to all bands, around 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

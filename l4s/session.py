@@ -1,5 +1,6 @@
 """From the arguments of a command to open experiments: recipe, data, machine and run directory brought together."""
 
+import json
 import platform
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: M
         for name, config in recipe.domain.items()
     }
     if engine.main:
-        rundir.write_json(run.config, resolved(recipe))
+        # not sorted: the order of a grid's axes makes the members' names
+        rundir.write_atomic(run.config, (json.dumps(resolved(recipe), indent=1, allow_nan=False) + "\n").encode())
         rundir.write_atomic(run.root / "recipe.toml", source.read_bytes())
         for domain in domains.values():
             rundir.write_json(run.stats(domain.name), describe(domain))

@@ -69,10 +69,10 @@ def test_the_public_names_are_there() -> None:
 @pytest.mark.parametrize("before", ["", "import l4s.submit;", "from l4s.submit import submit;"])
 def test_a_name_means_the_same_in_any_order(before: str) -> None:
     assert (
-        python("-c", f"{before} import l4s; print(type(l4s.submit).__name__, l4s.submit.submit.__name__)")
+        python("-c", f"{before}import l4s; print(type(l4s.submit).__name__, l4s.submit.submit.__name__)")
         == "module submit\n"
     )
-    assert python("-c", f"{before} from l4s import submit; print(type(submit).__name__)") == "module\n"
+    assert python("-c", f"{before}from l4s import submit; print(type(submit).__name__)") == "module\n"
 
 
 def test_no_other_name_is_there() -> None:

@@ -35,7 +35,7 @@ TABLE = {
 def begin(root, **changes):
     """A run directory of which only the recipe is there."""
     run = RunDir(root)
-    rundir.write_json(run.config, resolved(parse_recipe({**TABLE, **changes}, "test")))
+    rundir.write_atomic(run.config, json.dumps(resolved(parse_recipe({**TABLE, **changes}, "test"))).encode())
     return run
 
 
@@ -198,18 +198,24 @@ def test_the_plan_answers_as_the_experiment_does(tmp_path, group_by):
         assert plan.round(number) == x.round(number)
         assert plan.trained(number) == x.trained(number)
         assert plan.groups(number) == x.grouped(x.trained(number))
-    assert plan.predicted() == ["away", "home"]
+    assert plan.predicted() == ["home", "away"]
 
 
-def test_what_is_predicted_is_what_an_open_run_predicts(tmp_path):
+def test_a_plan_is_what_an_open_run_does(tmp_path):
     from data_factory import write_data, write_recipe
 
     from l4s.session import Machine, open_session
 
     write_data(tmp_path / "data")
-    recipe = write_recipe(tmp_path / "tiny.toml", '[domain.again]\nrole = "source"\nsplit = "train"\n')
+    lines = (
+        '[domain.again]\nrole = "eval"\nsplit = "train"',
+        '[member.c]\nmodel = { name = "baseline", size = 16 }\ngrid = { seed = [1, 2], normalise = ["source", "separated"] }',
+    )
+    recipe = write_recipe(tmp_path / "tiny.toml", *lines)
     machine = Machine("cpu", "fp32", cache=tmp_path / "cache")
     (x,) = open_session(str(recipe), [], tmp_path / "data", tmp_path / "run", machine)
     plan = read_plan(x.run)
-    assert sorted(plan.predicted()) == sorted(domain.name for domain in x.predicted()) == ["away", "home"]
+    assert plan.recipe == x.recipe
+    assert plan.members == x.members
+    assert plan.predicted() == [domain.name for domain in x.predicted()] == ["home", "away", "again"]
     assert {name: plan.tta(name) for name in plan.predicted()} == {d.name: x.tta(d) for d in x.predicted()}

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from l4s.cli import show
+from l4s.cli.check import check
+from l4s.cli.synth import synth
 
 if TYPE_CHECKING:
     from l4s.data.survey import Survey
 
-app = typer.Typer(no_args_is_help=True, help="Look at data.")
+app = typer.Typer(no_args_is_help=True, help="Look at data, or generate some.")
 
 
 def register(root: typer.Typer) -> None:
-    """Add the commands of this file."""
+    """Add the commands about data."""
+    for command in (check, synth):
+        app.command()(command)
     root.add_typer(app, name="data")
 
 

@@ -6,12 +6,15 @@ from typing import Annotated, Optional
 import typer
 
 from l4s.cli import show
+from l4s.cli.board import add, board
 
-app = typer.Typer(no_args_is_help=True, help="Pack and check submissions.")
+app = typer.Typer(no_args_is_help=True, help="Pack and check submissions, and keep their scores.")
 
 
 def register(root: typer.Typer) -> None:
-    """Add the commands of this file."""
+    """Add the commands about submissions."""
+    for command in (add, board):
+        app.command()(command)
     root.add_typer(app, name="submit")
 
 

@@ -64,7 +64,14 @@ def _geometry(config: Augment) -> A.Compose | None:
 
 
 def _colour(image: np.ndarray, spectral: np.ndarray, config: Augment, rng: np.random.Generator) -> np.ndarray:
-    """Gain and offset per band, in units of the band's standard deviation; bands that are not spectral keep 1 and 0."""
-    gain = np.where(spectral, 1 + config.gain * rng.standard_normal(len(spectral)), 1.0)
-    offset = np.where(spectral, config.offset * rng.standard_normal(len(spectral)), 0.0)
-    return (image * gain[:, None, None] + offset[:, None, None]).astype(np.float32)
+    """A gain and an offset per band, then common ones, in units of the bands' standard deviations.
+
+    Bands that are not spectral come through untouched.
+    """
+    gain = 1 + config.gain * rng.standard_normal(len(spectral))
+    offset = config.offset * rng.standard_normal(len(spectral))
+    contrast = 1 + config.contrast * rng.standard_normal()
+    brightness = config.brightness * rng.standard_normal()
+    factor = np.where(spectral, contrast * gain, 1.0)
+    shift = np.where(spectral, contrast * offset + brightness, 0.0)
+    return (image * factor[:, None, None] + shift[:, None, None]).astype(np.float32)

@@ -191,14 +191,10 @@ def test_a_mask_of_another_size_is_named(data, place):
         open_cache(patches_in(data), RGB, place)
 
 
-def test_a_nodata_value_is_found(tmp_path, place):
-    image = np.zeros((300, 300, 3))  # the one wild pixel must stand out by more than float16 holds
-    image[..., 1] = np.random.default_rng(0).normal(size=(300, 300))
-    images = [image.copy() for _ in range(2)]
-    images[1][0, 0, 0] = 1.0
-    write_images(tmp_path / "data", images)
-    cache = open_cache(patches_in(tmp_path / "data"), RGB, place)
-    assert np.isfinite(np.asarray(cache.images, np.float32)).all()
+def test_a_value_that_float16_cannot_hold_is_refused(data):
+    patch = patches_in(data)[0]
+    with pytest.raises(DataError, match="image_1.h5 has values over 60,000 standard deviations from the mean"):
+        cache_module._standardise(patch, RGB, np.zeros(3), np.full(3, 1e-4))
 
 
 def test_progress_is_shown_for_both_passes(data, place):
