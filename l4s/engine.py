@@ -91,7 +91,10 @@ def start_engine(
     Raises:
         RunError: there is no such device or precision, or a launcher's processes did not find each other.
     """
-    for flag, word, known in (("device", device, ("auto", "cpu", "cuda")), ("precision", precision, ("auto", "fp32", "bf16"))):
+    for flag, word, known in (
+        ("device", device, ("auto", "cpu", "cuda")),
+        ("precision", precision, ("auto", "fp32", "bf16")),
+    ):
         if word not in known:
             raise RunError(f"--{flag} {word} does not exist{did_you_mean(word, known)}")
     if device == "cuda" and not torch.cuda.is_available():
@@ -115,7 +118,8 @@ def probe_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     image = torch.ones(2, 32, 64, 64, device=device).contiguous(memory_format=torch.channels_last)
-    layer = nn.Conv2d(32, 32, 3, padding=1).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn from the caller's generator otherwise
+        layer = nn.Conv2d(32, 32, 3, padding=1).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     seconds = {dtype: _time(layer, image, dtype) for dtype in (torch.float32, torch.bfloat16)}
     return "bf16" if seconds[torch.float32] > 1.3 * seconds[torch.bfloat16] else "fp32"
 

@@ -158,7 +158,8 @@ class Augment(Section):
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"augment.zoom {list(self.zoom)} must be [smallest, largest], both positive")
         if not self.affine:
-            _refuse_idle(self, "augment without affine", {"d4", "affine", "gain", "offset"})
+            unread = {"rotate", "zoom", "shift"}
+            _refuse_idle(self, "augment without affine", set(type(self).model_fields) - unread)
         return self
 
 

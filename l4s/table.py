@@ -5,6 +5,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 Cell = Callable[[Row], str]
+NOTHING = "no landslide there"
 
 HOW = (
     "F1 of the landslide class at threshold 0.5, pooled over all pixels; in brackets its 95 % interval over patches drawn "
@@ -71,10 +72,14 @@ def _scores(row: Row) -> list[str]:
 
 
 def _f1(row: Row) -> str:
+    if row["true_share"] == 0:
+        return NOTHING
     return _mean(row, "f1") if "n" in row else f"{row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
 
 
 def _oracle(row: Row) -> str:
+    if row["true_share"] == 0:
+        return NOTHING
     return _mean(row, "oracle_f1") if "n" in row else f"{row['oracle_f1']:.3f} (at {row['oracle_threshold']:.2f})"
 
 

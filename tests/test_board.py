@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from l4s.board import COLUMNS, Row, add_submission, divergences, rank, read_board, standings
-from l4s.cli import board as commands
+from l4s.cli import app
 from l4s.data.probs import open_probs, write_probs
 from l4s.errors import DataError
 from l4s.submit import submit
-
-app = typer.Typer()
-app.command()(commands.add)
-app.command()(commands.board)
 
 
 def made(folder: Path, name: str = "a", *, seed: int = 0, threshold: float = 0.5, **facts: Any) -> Path:
@@ -213,21 +208,23 @@ def test_a_row_without_its_card(tmp_path: Path, board: Path) -> None:
 
 def test_the_commands(tmp_path: Path, board: Path) -> None:
     run = CliRunner().invoke
-    shown = run(app, ["board", "--folder", str(board)])
+    shown = run(app, ["submit", "board", "--folder", str(board)])
     assert shown.exit_code == 0
     assert "no submissions" in shown.stdout
     for seed, (name, private) in enumerate((("good", "0.61"), ("bad", "0.4"))):
         zip = made(tmp_path, name, seed=seed, local_scores={"taiwan": 0.6 + seed / 100})
-        added = run(app, ["add", str(zip), "--private", private, "--note", "[b]odd[/]", "--folder", str(board)])
+        added = run(
+            app, ["submit", "add", str(zip), "--private", private, "--note", "[b]odd[/]", "--folder", str(board)]
+        )
         assert added.exit_code == 0, added.output
         assert f"{name}: public -, private {float(private):.4f}" in added.stdout
-    shown = run(app, ["board", "--folder", str(board)])
+    shown = run(app, ["submit", "board", "--folder", str(board)])
     assert shown.exit_code == 0
     lines = shown.stdout.splitlines()
     assert [line.split("│")[2].strip() for line in lines if "│" in line] == ["good", "bad"]
     assert "[b]odd[/]" in shown.stdout
     marked = [line for line in lines if line.startswith("! bad")]
     assert len(marked) == 2
-    table = json.loads(run(app, ["board", "--folder", str(board), "--json"]).stdout)
+    table = json.loads(run(app, ["submit", "board", "--folder", str(board), "--json"]).stdout)
     assert [each["submission"] for each in table] == ["good", "bad"]
     assert table[1]["flags"]

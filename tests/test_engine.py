@@ -99,9 +99,11 @@ def test_processes_that_did_not_find_each_other(monkeypatch, launched, seen):
 
 def test_buffers_of_ddp_are_not_broadcast_at_every_step(monkeypatch):
     seen = {}
-    monkeypatch.setattr(module, "Accelerator", lambda **options: seen.update(options) or types.SimpleNamespace(
-        device=torch.device("cpu"), num_processes=1
-    ))
+    monkeypatch.setattr(
+        module,
+        "Accelerator",
+        lambda **options: seen.update(options) or types.SimpleNamespace(device=torch.device("cpu"), num_processes=1),
+    )
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     start_engine("cpu", "fp32")
     assert seen["cpu"] is True and [handler.broadcast_buffers for handler in seen["kwargs_handlers"]] == [False]

@@ -138,8 +138,18 @@ def test_train_and_normalise_at_the_top_are_defaults_of_every_member(tmp_path):
         sets=["train.steps=7", "train.optimiser.weight_decay=0.25", "normalise='patch'"],
     )
     a, b = recipe.member["a"], recipe.member["b"]
-    assert (a.train.steps, a.train.optimiser.lr, a.train.optimiser.weight_decay, a.normalise) == (7, 1e-3, 0.25, "patch")
-    assert (b.train.steps, b.train.optimiser.lr, b.train.optimiser.weight_decay, b.normalise) == (9, 0.5, 0.25, "source")
+    assert (a.train.steps, a.train.optimiser.lr, a.train.optimiser.weight_decay, a.normalise) == (
+        7,
+        1e-3,
+        0.25,
+        "patch",
+    )
+    assert (b.train.steps, b.train.optimiser.lr, b.train.optimiser.weight_decay, b.normalise) == (
+        9,
+        0.5,
+        0.25,
+        "source",
+    )
 
 
 def test_a_resolved_recipe_reads_back_equal(tmp_path):
@@ -176,9 +186,7 @@ def test_a_table_that_is_parsed_stays_as_it_is(tmp_path):
 
 
 def test_a_grid_is_every_combination(tmp_path):
-    recipe = load(
-        tmp_path, "grid = { seed = [0, 1], 'model.width' = [4, 6], normalise = ['source', 'separated'] }"
-    )
+    recipe = load(tmp_path, "grid = { seed = [0, 1], 'model.width' = [4, 6], normalise = ['source', 'separated'] }")
     members = expand(recipe)
     assert [m.name for m in members][:3] == [
         "a-seed0-width4-normalise-source",
@@ -272,7 +280,12 @@ def test_needs_that_cannot_be_met(tmp_path, lines, message):
 
 
 def test_a_sweep_makes_a_recipe_of_each_cell(tmp_path):
-    lines = ("[sweep]", "'train.steps' = [3, 4]", "normalise = ['source', 'official']", "'domain.away.split' = ['test']")
+    lines = (
+        "[sweep]",
+        "'train.steps' = [3, 4]",
+        "normalise = ['source', 'official']",
+        "'domain.away.split' = ['test']",
+    )
     cells = load_cells(write(tmp_path, *lines), ["train.batch=8"])
     assert list(cells) == [
         f"steps{steps}-normalise-{mode}-split-test" for steps in (3, 4) for mode in ("source", "official")
@@ -316,7 +329,16 @@ def test_a_wrong_sweep_fails_when_it_is_loaded(tmp_path, line, message):
         (["[[round]]", "round = 1", "labels_from = ['x']"], r"\[\[round\]\] 1 names 'x' \(there are: a\)"),
         (["[[round]]", "round = 0", "labels_from = ['a']"], "round 0 trains without pseudo labels"),
         (
-            ["[member.b]", MEMBER, "[[round]]", "round = 0", "train = ['a']", "[[round]]", "round = 1", "labels_from = ['b']"],
+            [
+                "[member.b]",
+                MEMBER,
+                "[[round]]",
+                "round = 0",
+                "train = ['a']",
+                "[[round]]",
+                "round = 1",
+                "labels_from = ['b']",
+            ],
             "takes labels from 'b', which round 0 does not train",
         ),
         (

@@ -93,7 +93,9 @@ def write(x, number, name, domain, tta="none", values=None):
     values = values_of(name, domain, number, tta, len(rows)) if values is None else values
     about = {"member": name, "fingerprint": f"{name}{number}", "domain": domain, "tta": tta, "kind": "probability"}
     ids = x.domains[domain].ids(rows)
-    with write_probs(x.run.probs(x.run.member(number, name), domain, tta), ids=ids, shape=values.shape, **about) as writer:
+    with write_probs(
+        x.run.probs(x.run.member(number, name), domain, tta), ids=ids, shape=values.shape, **about
+    ) as writer:
         writer.put(0, values)
 
 
@@ -258,7 +260,11 @@ def test_the_page_says_what_the_rows_say(x, rows):
     assert "oracle" in text.lower() and "far" in text.split("Not scored")[1]
     overview, detail = text.split("## away, tta none")
     for row in rows:
-        shown = f"{row['f1']:.3f} ± {row['f1_sd']:.3f}" if row["kind"] == "seeds" else f"{row['f1']:.3f} [{row['f1_low']:.3f}, "
+        shown = (
+            f"{row['f1']:.3f} ± {row['f1_sd']:.3f}"
+            if row["kind"] == "seeds"
+            else f"{row['f1']:.3f} [{row['f1_low']:.3f}, "
+        )
         assert shown in overview
         assert row["tta"] == "d4" or row["domain"] == "home" or shown in detail
     header = next(line for line in overview.splitlines() if line.startswith("| round"))
@@ -281,11 +287,15 @@ def test_a_report_from_the_folder_alone_makes_the_same_bytes(place, x, rows, tmp
     shutil.copytree(x.run.root, tmp_path / "moved")
     for name in wanted:
         (tmp_path / "moved" / name).unlink()
-    before = {path.relative_to(tmp_path): path.read_bytes() for path in (tmp_path / "moved").rglob("*") if path.is_file()}
+    before = {
+        path.relative_to(tmp_path): path.read_bytes() for path in (tmp_path / "moved").rglob("*") if path.is_file()
+    }
     found = report_run(tmp_path / "moved", place / "data", place / "cache", pictures=False)
     assert found == {"": rows}
     assert wanted == {name: (tmp_path / "moved" / name).read_bytes() for name in wanted}
-    after = {path.relative_to(tmp_path): path.read_bytes() for path in (tmp_path / "moved").rglob("*") if path.is_file()}
+    after = {
+        path.relative_to(tmp_path): path.read_bytes() for path in (tmp_path / "moved").rglob("*") if path.is_file()
+    }
     assert {path for path in after if path.name not in wanted} == set(before)
     assert all(after[path] == content for path, content in before.items())
 
@@ -303,7 +313,15 @@ def test_a_sweep_gets_one_table_of_its_cells(place, x, rows, tmp_path):
 
 def test_the_command(place, x, rows, tmp_path):
     shutil.copytree(x.run.root, tmp_path / "run")
-    arguments = ["report", str(tmp_path / "run"), "--data", str(place / "data"), "--cache", str(place / "cache"), "--no-pictures"]
+    arguments = [
+        "report",
+        str(tmp_path / "run"),
+        "--data",
+        str(place / "data"),
+        "--cache",
+        str(place / "cache"),
+        "--no-pictures",
+    ]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout == (tmp_path / "run/table.md").read_text()
@@ -352,7 +370,9 @@ def test_errors_have_their_colours():
 
 
 def test_bands_are_stretched_alike_in_all_pictures():
-    images = np.random.default_rng(0).normal(size=(2, 3, 50, 50)).astype(np.float32) * np.array([1, 5, 9])[:, None, None]
+    images = (
+        np.random.default_rng(0).normal(size=(2, 3, 50, 50)).astype(np.float32) * np.array([1, 5, 9])[:, None, None]
+    )
     shown, grey = displayed(images, (2, 1, 0))
     assert shown.shape == (2, 50, 50, 3) and grey is None
     low, high = np.percentile(images[:, 2], [2, 98])
@@ -360,6 +380,12 @@ def test_bands_are_stretched_alike_in_all_pictures():
     first, grey = displayed(images, ())
     assert grey == 0
     np.testing.assert_array_equal(first[..., 0], first[..., 2])
+
+
+def test_no_score_where_there_is_nothing_to_find(rows):
+    row = find(rows, name="n", domain="home") | {"true_share": 0.0, "f1": 0.0}
+    text = markdown("x", {}, [row], [])
+    assert text.count("no landslide there") == 4 and "0.000 [" not in text
 
 
 def test_markdown_without_anything():

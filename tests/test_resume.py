@@ -42,7 +42,9 @@ def whole(place):
 
 
 def save_often(patch):
-    patch.setattr("l4s.score.bootstrap_f1", lambda *counts_seed_draws: (0.0, 1.0))  # a third of the time, tested elsewhere
+    patch.setattr(
+        "l4s.score.bootstrap_f1", lambda *counts_seed_draws: (0.0, 1.0)
+    )  # a third of the time, tested elsewhere
     patch.setattr(fit, "LOG_EVERY", 2)
     patch.setattr(fit, "SAVE_SECONDS", 0.0)
 

@@ -57,8 +57,19 @@ def touch(path):
 def test_nothing_has_begun(tmp_path):
     state = cell_status(read_plan(begin(tmp_path)), now=0)
     assert [[each["name"] for each in entry["members"]] for entry in state["rounds"]] == [
-        ["a", "b-seed0-normalise-separated", "b-seed0-normalise-source", "b-seed1-normalise-separated", "b-seed1-normalise-source"],
-        ["b-seed0-normalise-separated", "b-seed0-normalise-source", "b-seed1-normalise-separated", "b-seed1-normalise-source"],
+        [
+            "a",
+            "b-seed0-normalise-separated",
+            "b-seed0-normalise-source",
+            "b-seed1-normalise-separated",
+            "b-seed1-normalise-source",
+        ],
+        [
+            "b-seed0-normalise-separated",
+            "b-seed0-normalise-source",
+            "b-seed1-normalise-separated",
+            "b-seed1-normalise-source",
+        ],
     ]
     assert member(state, 0, "a") == {
         **{"name": "a", "state": "missing", "step": 0, "steps": 100, "loss": None, "heldout_f1": None},
@@ -183,8 +194,12 @@ def test_no_run(tmp_path):
 
 def test_status_imports_no_torch(tmp_path):
     begin(tmp_path / "run")
-    script = "import sys; from l4s.cli import app; app(sys.argv[1:], standalone_mode=False); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script, "status", tmp_path / "run"], capture_output=True, text=True, check=True)
+    script = (
+        "import sys; from l4s.cli import app; app(sys.argv[1:], standalone_mode=False); print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "status", tmp_path / "run"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "False"
 
 

@@ -1,7 +1,7 @@
 """`l4s data synth`: generated data in the official layout."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -18,6 +18,10 @@ def synth(
     size: Annotated[int, typer.Option(min=16, help="Pixels along each side.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other data.")] = 0,
     strength: Annotated[float, typer.Option(min=0, max=2, help="How far the targets lie from the source.")] = 1.0,
+    sensor: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, max=2, help="The same for the bands' gain and offset alone."),
+    ] = None,
     label_noise: Annotated[float, typer.Option(min=0, max=1, help="Share of source labels that are wrong.")] = 0.0,
     workers: Annotated[int, typer.Option(min=0, help="Processes.", rich_help_panel="Machine")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -31,6 +35,7 @@ def synth(
         patches=(train, validation, test),
         size=size,
         strength=strength,
+        sensor=sensor,
         label_noise=label_noise,
         workers=workers,
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from l4s import log
 from l4s.data.bands import L4S_BANDS, Bands
+from l4s.data.domain import Domain
 from l4s.data.readers import READERS, PatchRef, find_patches, read_array, read_image
 from l4s.data.stats import patch_moments, subdomain_stats
 from l4s.errors import DataError
@@ -85,6 +86,15 @@ def detect_bands(image: Path) -> Bands:
     names = tuple(f"band{number}" for number in range(1, count + 1))
     log.warn(f"{count} bands without names: called {names[0]} to {names[-1]}; name them with --bands")
     return Bands(file=names)
+
+
+def survey_domain(domain: Domain) -> Survey:
+    """Statistics of an open domain as a whole."""
+    stats = subdomain_stats(domain.cache.moments, [patch.region for patch in domain.patches], SubDomains())
+    missing = 1 - domain.cache.moments[0].mean(0) / np.prod(domain.size)
+    labelled = int(domain.cache.labelled.sum())
+    facts = (domain.name, domain.bands.names, len(domain), labelled)
+    return Survey(*facts, stats.mean[0], stats.std[0], missing, stats.digest)
 
 
 def _survey(name: str, patches: Sequence[PatchRef], bands: Bands) -> Survey:

@@ -114,15 +114,16 @@ def write_dataset(
     patches: tuple[int, int, int] = (100, 30, 30),
     size: int = 128,
     strength: float = 1.0,
+    sensor: float | None = None,
     label_noise: float = 0.0,
     masks: Sequence[str] = SPLITS,
     workers: int = 0,
 ) -> dict[str, Summary]:
     """Write a source and two targets in the official layout: TrainData, ValidData, TestData, and `synth.json`.
 
-    TrainData is the default domain; the others lie `strength` away from it. `label_noise` spoils the masks of the
-    source only, so that scores are against the truth. `masks` names the splits that get masks. A finished data set
-    with the same arguments is left alone; an interrupted one is written again.
+    TrainData is the default domain; the others lie `strength` away from it, in gain and offset `sensor` where that is
+    given. `label_noise` spoils the masks of the source only, so that scores are against the truth. `masks` names the
+    splits that get masks. A finished data set with the same arguments is left alone; an interrupted one is written again.
 
     Returns:
         For each split what was written.
@@ -132,7 +133,7 @@ def write_dataset(
     """
     if unknown := sorted(set(masks) - set(SPLITS)):
         raise RecipeError(f"masks names {unknown[0]!r}, which is not one of {', '.join(SPLITS)}")
-    domains = _domains(seed, patches, size, strength, label_noise)
+    domains = _domains(seed, patches, size, (strength, sensor), label_noise)
     arguments = {
         "version": VERSION,
         "masks": [split for split in SPLITS if split in masks],
@@ -150,12 +151,12 @@ def write_dataset(
 
 
 def _domains(
-    seed: int, patches: tuple[int, int, int], size: int, strength: float, label_noise: float
+    seed: int, patches: tuple[int, int, int], size: int, shift: tuple[float, float | None], label_noise: float
 ) -> dict[str, SynthDomain]:
     """The domain of each split. Raises RecipeError for arguments out of range."""
     try:
         source = SynthDomain(seed=3 * seed, patches=patches[0], size=size, label_noise=label_noise)
-        targets = [draw_domain(3 * seed + k, strength, patches=patches[k], size=size) for k in (1, 2)]
+        targets = [draw_domain(3 * seed + k, *shift, patches=patches[k], size=size) for k in (1, 2)]
     except ValueError as error:
         if isinstance(error, RecipeError):
             raise

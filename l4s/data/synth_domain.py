@@ -56,7 +56,7 @@ class SynthDomain(BaseModel):
     label_noise: Share = 0.0
 
 
-def draw_domain(seed: int, strength: float, **fixed: Any) -> SynthDomain:
+def draw_domain(seed: int, strength: float, sensor: float | None = None, **fixed: Any) -> SynthDomain:
     """A domain that lies `strength` away from the default one in every respect; 0 is the default one.
 
     Most of the shift is affine per band (gain, offset); sun, season, soil and terrain are the rest. Deviations have a
@@ -64,24 +64,27 @@ def draw_domain(seed: int, strength: float, **fixed: Any) -> SynthDomain:
 
     Args:
         strength: 1 is about the distance between the release's regions; at most 2, where values stay physical.
+        sensor: the same for gain and offset alone; None is `strength`.
         fixed: settings to take as they are.
 
     Raises:
-        RecipeError: `strength` is outside [0, 2].
+        RecipeError: `strength` or `sensor` is outside [0, 2].
     """
-    if not 0 <= strength <= 2:
-        raise RecipeError(f"strength = {strength:g} is outside [0, 2]: 0 is no shift, 1 one like between real regions")
+    sensor = strength if sensor is None else sensor
+    for name, value in (("strength", strength), ("sensor", sensor)):
+        if not 0 <= value <= 2:
+            raise RecipeError(f"{name} = {value:g} is outside [0, 2]: 0 is no shift, 1 one like between real regions")
     rng = np.random.default_rng((seed, 77))
 
-    def away(size: float) -> float:
+    def away(size: float, strength: float = strength) -> float:
         return float(strength * size * rng.uniform(0.6, 1.0) * rng.choice((-1.0, 1.0)))
 
     base = SynthDomain()
-    bright = away(0.3)
-    gain = np.exp(bright + strength * 0.1 * np.clip(rng.standard_normal(SPECTRAL), -2, 2))
+    bright = away(0.2, sensor)
+    gain = np.exp(bright + sensor * 0.08 * np.clip(rng.standard_normal(SPECTRAL), -2, 2))
     # Haze goes with brightness, so that the two do not cancel; there is not much of it to take away.
-    haze = abs(away(0.0045)) * (1.0 if bright > 0 else -0.4)
-    offset = HAZE * (haze + strength * 0.0006 * np.clip(rng.standard_normal(SPECTRAL), -2, 2))
+    haze = abs(away(0.0025, sensor)) * (1.0 if bright > 0 else -0.4)
+    offset = HAZE * (haze + sensor * 0.0005 * np.clip(rng.standard_normal(SPECTRAL), -2, 2))
     drawn = {
         "seed": seed,
         "gain": tuple(np.round(gain, 4).tolist()),

@@ -25,7 +25,11 @@ def predict(l4s, tiny, out, *more, images=None):
 
 @pytest.mark.parametrize(
     ("domain", "tta", "options"),
-    [("away", "d4", ()), ("away", "none", ("--tta", "none")), ("away-by-source", "none", ("--tta", "none", "--normalise", "source"))],
+    [
+        ("away", "d4", ()),
+        ("away", "none", ("--tta", "none")),
+        ("away-by-source", "none", ("--tta", "none", "--normalise", "source")),
+    ],
 )
 def test_new_images_get_what_the_run_itself_predicts(l4s, tiny, tmp_path, domain, tta, options):
     shown = predict(l4s, tiny, tmp_path / "new.h5", *options)
@@ -52,7 +56,9 @@ def test_nothing_of_the_training_data_is_needed_and_nothing_is_written_into_the_
     shutil.copytree(tiny / "run", place / "run")
     write_split(place / "data", "validation", range(3), seed=7)
     before = {path: path.stat().st_mtime_ns for path in (place / "run").rglob("*")}
-    shown = predict(l4s, place, tmp_path / "a.h5", "--split", "validation", "--normalise", "source", images=place / "data")
+    shown = predict(
+        l4s, place, tmp_path / "a.h5", "--split", "validation", "--normalise", "source", images=place / "data"
+    )
     assert shown.exit_code == 0, shown.output
     assert before == {path: path.stat().st_mtime_ns for path in (place / "run").rglob("*")}
     assert open_probs(tmp_path / "a.h5").shape == (3, 16, 16)
@@ -128,7 +134,16 @@ def test_stored_moments_of_the_source_are_asked_for(l4s, tiny, tmp_path):
     stored = read_json(stats)
     del stored["moments"]
     stats.write_text(json.dumps(stored))
-    arguments = ("--run", tmp_path / "run", "--images", tiny / "data/ValidData", "--device", "cpu", "--out", tmp_path / "a.h5")
+    arguments = (
+        "--run",
+        tmp_path / "run",
+        "--images",
+        tiny / "data/ValidData",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "a.h5",
+    )
     refused = l4s("predict", *arguments, "--normalise", "source")
     assert refused.exit_code == 2
     assert "holds no moments of the source" in refused.stderr
@@ -171,7 +186,7 @@ def test_the_ensemble_that_is_meant(tiny, tmp_path):
     assert find_ensemble(plan, Choice("away")) == (1, plan.run.root / probs.format(1, "away", "d4"))
     assert find_ensemble(plan, Choice("away", "none", 0)) == (0, plan.run.root / probs.format(0, "away", "none"))
     assert find_ensemble(plan, Choice()) == (1, plan.run.root / probs.format(1, "away", "d4"))  # what [submit] names
-    with pytest.raises(ValueError, match="several domains: name one of away, away-by-source, far, home"):
+    with pytest.raises(ValueError, match="several domains: name one of home, away, away-by-source, far"):
         find_ensemble(replace(plan, recipe=plan.recipe.model_copy(update={"submit": None})), Choice())
     (plan.run.root / probs.format(1, "away", "d4")).unlink()
     assert find_ensemble(plan, Choice("away"))[0] == 0

@@ -75,7 +75,9 @@ def test_a_file_of_probabilities_as_truth_is_cut_at_the_threshold(l4s, place):
     close(json.loads(shown.stdout)["pooled"], scores((values >= 0.3).astype(np.uint8), masks == 1))
 
 
-@pytest.mark.parametrize("spelling", [("--regions", "west=1-10", "--regions", "east=11-22"), ("--regions", "west=1-10,east=11-22")])
+@pytest.mark.parametrize(
+    "spelling", [("--regions", "west=1-10", "--regions", "east=11-22"), ("--regions", "west=1-10,east=11-22")]
+)
 def test_regions_apart(l4s, place, spelling):
     folder, values, masks = place
     arguments = ("score", folder / "probs.h5", folder / "truth", *spelling)

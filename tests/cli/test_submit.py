@@ -92,7 +92,11 @@ def test_a_sound_zip_is_proven(l4s, probs, tmp_path):
     l4s("submit", "pack", probs, "--out", tmp_path / "x.zip")
     for number in (3, 20, 100):
         write_h5(tmp_path / f"data/TestData/img/image_{number}.h5", "img", np.zeros((8, 8, 3)))
-    for ids in (("--ids-from", probs), ("--images", tmp_path / "data/TestData/img"), ("--images", tmp_path / "data/TestData")):
+    for ids in (
+        ("--ids-from", probs),
+        ("--images", tmp_path / "data/TestData/img"),
+        ("--images", tmp_path / "data/TestData"),
+    ):
         shown = l4s("submit", "check", tmp_path / "x.zip", *ids, "--shape", "8x8", "--json")
         assert shown.exit_code == 0, shown.output
         report = json.loads(shown.stdout)

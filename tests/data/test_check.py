@@ -6,10 +6,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from l4s.cli.check import check
+from l4s.cli import app
 from l4s.data.bands import L4S_BANDS, Bands
 from l4s.data.check import FolderReport, check_folder
 from l4s.data.faults import KINDS
@@ -30,9 +29,6 @@ from l4s.errors import DataError
 
 RGB = Bands(file=("b4", "b3", "b2"))
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-
-app = typer.Typer()
-app.command()(check)
 
 
 def write(path: Path, array: np.ndarray, key: str) -> Path:
@@ -306,16 +302,18 @@ def test_workers_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_command(tmp_path: Path) -> None:
     planted = plant(tmp_path)
-    result = CliRunner().invoke(app, [str(tmp_path), "--bands", "b4,b3,b2", "--workers", "1"])
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path), "--bands", "b4,b3,b2", "--workers", "1"])
     assert result.exit_code == 1
     assert all(kind in result.stdout for kind in planted)
-    result = CliRunner().invoke(app, [str(tmp_path), "--bands", "b4,b3,b2", "--workers", "1", "--json"])
+    result = CliRunner().invoke(
+        app, ["data", "check", str(tmp_path), "--bands", "b4,b3,b2", "--workers", "1", "--json"]
+    )
     assert result.exit_code == 1
     table = json.loads(result.stdout)
     assert table["ok"] is False
     assert planted.keys() <= {finding["kind"] for finding in table["findings"]}
-    assert CliRunner().invoke(app, [str(healthy(tmp_path / "ok"))]).exit_code == 0
-    assert CliRunner().invoke(app, [str(tmp_path), "--regions", "a=9"]).exit_code != 0
+    assert CliRunner().invoke(app, ["data", "check", str(healthy(tmp_path / "ok"))]).exit_code == 0
+    assert CliRunner().invoke(app, ["data", "check", str(tmp_path), "--regions", "a=9"]).exit_code == 2
 
 
 @pytest.mark.skipif(not (SHARED / "l4s_14band").is_dir(), reason="the shared real patches are not here")

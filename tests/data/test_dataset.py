@@ -26,7 +26,8 @@ def domains(tmp_path_factory):
     write_split(data, "test", range(1, 4), seed=7)
     configs = [("home", "source", "train"), ("more", "source", "test"), ("away", "target", "validation")]
     return [
-        open_domain(name, DomainConfig(role=role, split=split), RGB, data, root / "cache") for name, role, split in configs
+        open_domain(name, DomainConfig(role=role, split=split), RGB, data, root / "cache")
+        for name, role, split in configs
     ]
 
 
@@ -83,7 +84,14 @@ def test_passes_seeds_and_streams_differ():
 
 @pytest.mark.parametrize(
     ("batch", "share", "expected"),
-    [(16, None, (16, 0)), (16, 0.5, (8, 8)), (16, 0.01, (15, 1)), (16, 0.99, (1, 15)), (2, 0.5, (1, 1)), (6, 0.3, (4, 2))],
+    [
+        (16, None, (16, 0)),
+        (16, 0.5, (8, 8)),
+        (16, 0.01, (15, 1)),
+        (16, 0.99, (1, 15)),
+        (2, 0.5, (1, 1)),
+        (6, 0.3, (4, 2)),
+    ],
 )
 def test_source_and_target_rows(batch, share, expected):
     assert share_rows(batch, share) == expected
@@ -119,7 +127,9 @@ def test_images_are_under_the_member_s_normalisation(domains):
     batch = Steps([own], [], Train(batch=4, augment=Augment(d4=False)), 0, Slice())[0]
     for place, row in enumerate(batch.index.tolist()):
         cached = np.asarray(home.cache.images[row], np.float32)
-        np.testing.assert_array_equal(batch.image[place], cached * scale[row][:, None, None] + shift[row][:, None, None])
+        np.testing.assert_array_equal(
+            batch.image[place], cached * scale[row][:, None, None] + shift[row][:, None, None]
+        )
 
 
 def test_without_targets_all_rows_are_source(domains):
@@ -232,6 +242,20 @@ def test_gain_and_offset_have_the_recipe_s_spread():
     offset, gain = drawn[:, 0], drawn[:, 1] - drawn[:, 0]
     assert gain.mean() == pytest.approx(1, abs=0.01) and gain.std() == pytest.approx(0.1, rel=0.05)
     assert offset.mean() == pytest.approx(0, abs=0.02) and offset.std() == pytest.approx(0.3, rel=0.05)
+
+
+def test_contrast_and_brightness_are_common_to_all_spectral_bands():
+    change = build_augment(Augment(d4=False, contrast=0.3, brightness=0.3), (True, True, False))
+    image = np.zeros((3, 1, 2), np.float32)
+    image[..., 1] = 1.0
+    drawn = [change((image, image[0], image[0]), generator(seed))[0] for seed in range(2000)]
+    for seen in drawn[:20]:
+        np.testing.assert_array_equal(seen[0], seen[1])
+        np.testing.assert_array_equal(seen[2], image[2])
+    brightness = np.array([seen[0, 0, 0] for seen in drawn])
+    contrast = np.array([seen[0, 0, 1] - seen[0, 0, 0] for seen in drawn])
+    assert contrast.mean() == pytest.approx(1, abs=0.03) and contrast.std() == pytest.approx(0.3, rel=0.07)
+    assert brightness.mean() == pytest.approx(0, abs=0.03) and brightness.std() == pytest.approx(0.3, rel=0.07)
 
 
 def test_d4_moves_image_target_and_weight_together_and_reaches_all_views():

@@ -178,5 +178,7 @@ def test_published_constants_by_band():
     np.testing.assert_allclose(mean, [0.485 * 255, 0.406 * 255])
     np.testing.assert_allclose(std, [0.229 * 255, 0.225 * 255])
     assert len(constants("official", L4S_BANDS)[0]) == 14
-    with pytest.raises(RecipeError, match="normalise = 'imagenet' has no constants for band 'dem', only for b4, b3, b2"):
+    with pytest.raises(
+        RecipeError, match="normalise = 'imagenet' has no constants for band 'dem', only for b4, b3, b2"
+    ):
         constants("imagenet", ("b4", "dem"))

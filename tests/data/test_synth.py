@@ -125,6 +125,15 @@ def test_the_shift_is_mostly_affine() -> None:
     assert gain == pytest.approx(far.gain[7], rel=0.02)
 
 
+def test_the_sensor_shifts_gain_and_offset_alone() -> None:
+    plain, sensed = draw_domain(4, 0.5), draw_domain(4, 0.5, 1.5)
+    differ = {name for name in type(plain).model_fields if getattr(plain, name) != getattr(sensed, name)}
+    assert differ == {"gain", "offset"}
+    assert (sensed.gain, sensed.offset) == (draw_domain(4, 1.5).gain, draw_domain(4, 1.5).offset)
+    with pytest.raises(RecipeError, match="sensor = 3"):
+        draw_domain(0, 1.0, 3.0)
+
+
 def test_strength_nought_is_the_default_domain() -> None:
     assert draw_domain(4, 0.0) == SynthDomain(seed=4)
     with pytest.raises(RecipeError, match="strength = 3"):
