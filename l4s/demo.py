@@ -1,7 +1,6 @@
 """The whole loop on generated data, for someone who has neither data nor an hour."""
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

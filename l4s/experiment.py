@@ -16,6 +16,7 @@ from l4s.data.domain import Domain, affine
 from l4s.engine import Engine
 from l4s.errors import RecipeError, RunError
 from l4s.load import Member, expand
+from l4s.plan import Plan
 from l4s.recipe import Normalise, Recipe, Round, Tta, fingerprint
 from l4s.rundir import RunDir, read_json
 
@@ -35,6 +36,11 @@ class Experiment:
     # fingerprints of a round build on those of the rounds before: without memory each round multiplies the work
     keys: dict[tuple[str, int], str] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def plan(self) -> Plan:
+        """What can be said without the data."""
+        return Plan(self.run, self.recipe, self.members)
+
     def source(self) -> list[Domain]:
         return [self.domains[name] for name in self.recipe.domains("source")]
 
@@ -47,7 +53,7 @@ class Experiment:
 
     def round(self, number: int) -> Round:
         """What the recipe says of a round."""
-        return next((entry for entry in self.recipe.round if entry.round == number), Round(round=number))
+        return self.plan.round(number)
 
     def trained(self, number: int) -> list[Member]:
         """The members that train in a round.
@@ -57,17 +63,15 @@ class Experiment:
         """
         if not 0 <= number <= self.recipe.rounds:
             raise RunError(f"round {number}: recipe {self.recipe.name} has rounds 0 to {self.recipe.rounds}")
-        names = self.round(number).train
-        return [member for member in self.members if not names or member.base in names]
+        return self.plan.trained(number)
 
     def tta(self, domain: Domain) -> tuple[Tta, ...]:
         """The test-time augmentations a domain is predicted under."""
-        return domain.config.tta or self.recipe.predict.tta
+        return self.plan.tta(domain.name)
 
     def group(self, member: Member) -> str:
         """The ensemble a member belongs to; "" where there is one."""
-        axes = [f"{key.rsplit('.', 1)[-1]}-{member.axes[key]}" for key in self.recipe.ensemble.group_by if key in member.axes]
-        return "-".join(axes)
+        return self.plan.group(member)
 
     def grouped(self, members: Sequence[Member]) -> dict[str, list[Member]]:
         """Members by ensemble."""

@@ -12,7 +12,7 @@ from l4s.rundir import RunDir, read_json
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run (or one cell of a sweep) was asked to make; the same answers as an open `Experiment` gives."""
+    """What one run (or one cell of a sweep) was asked to make; an open `Experiment` asks it too."""
 
     run: RunDir
     recipe: Recipe

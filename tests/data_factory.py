@@ -33,7 +33,7 @@ batch = 4
 evaluate_every = 2
 keep = 1
 loss = [{ name = "bce" }, { name = "dice" }]
-optimiser = { lr = 1e-2 }
+optimiser = { lr = 3e-2 }
 augment = { affine = 0.5, gain = 0.1, offset = 0.1 }
 
 [member.a]
@@ -52,8 +52,8 @@ start = "continue"
 optimiser = { name = "sgd", momentum = 0.9 }
 
 [pseudo]
-upper = 0.55
-lower = 0.542
+upper = 0.6
+lower = 0.5255
 
 [predict]
 tta = ["none", "d4"]

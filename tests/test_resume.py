@@ -104,6 +104,8 @@ def test_a_whole_run_leaves_every_result(whole):
     assert {"submission/tiny-away.zip", "submission/tiny-away.json"} <= names.keys()
     assert not [name for name in names if name.endswith((".part", "last.safetensors")) or "kept-" in name]
     assert calls["fit.step"] == 4 * 6 and calls["fit.saved"] == 4 * 2
+    scores = [line["heldout_f1"] for line in names["round-0/a/metrics.jsonl"]]
+    assert max(scores) > scores[-1]  # the best weights are no formality either: they are not the last
     kept = json.loads(names["round-1/pseudo/kept.json"])["away"]
     assert 0 < kept["positive"] < 1 and 0 < kept["kept"] < 1  # the labels are no formality
 

@@ -8,7 +8,7 @@ import typer
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (see `l4s recipes`).")]
 RecipeOrNone = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Argument(help="A recipe file, or the name of a shipped one; default zhao2022.", show_default=False),
+    typer.Argument(help="A recipe file, or the name of a shipped one; default l4s-rgb.", show_default=False),
 ]
 Data = Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")]
 Run = Annotated[Optional[Path], typer.Option(help="Run directory; default runs/<recipe name>.")]  # noqa: UP045
@@ -19,7 +19,7 @@ LastRound = Annotated[
     typer.Option("--round", min=0, help="Which round; default 0, or with a run given the last that is finished."),
 ]
 Members = Annotated[Optional[list[str]], typer.Option("--member", help="Only these members.")]  # noqa: UP045
-DEFAULT = "zhao2022"
+DEFAULT = "l4s-rgb"
 MACHINE, IMAGES, RUNS = "Machine", "New images", "Several runs"
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=MACHINE)]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=MACHINE)]
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    recipe: Recipe = "zhao2022",
+    recipe: Recipe = DEFAULT,
     data: Data = Path("data"),
     run: Run = None,
     sets: Sets = None,
@@ -55,7 +55,7 @@ def run(
 
 
 def train(
-    recipe: Recipe = "zhao2022",
+    recipe: Recipe = DEFAULT,
     data: Data = Path("data"),
     run: Run = None,
     round_: Round = 0,
@@ -185,7 +185,7 @@ def ensemble(
 
 
 def pseudolabel(
-    recipe: Recipe = "zhao2022",
+    recipe: Recipe = DEFAULT,
     data: Data = Path("data"),
     run: Run = None,
     round_: Annotated[int, typer.Option("--round", min=1, help="The round that will train on the labels.")] = 1,

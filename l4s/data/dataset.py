@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from l4s.data.augment import Sample, build_augment
 from l4s.data.domain import Domain
 from l4s.data.sampler import draw, share_rows
+from l4s.errors import DataError
 from l4s.recipe import Train
 
 Labels = Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -75,9 +76,14 @@ class Slice:
 
 
 class Steps(Dataset[Batch]):
-    """Item s * accumulate + m is micro-batch m of step s, for one process."""
+    """Item s * accumulate + m is micro-batch m of step s, for one process.
+
+    Raises:
+        DataError: the domains' patches do not fit into one batch.
+    """
 
     def __init__(self, source: Sequence[Part], target: Sequence[Part], train: Train, seed: int, cut: Slice) -> None:
+        _refuse_sizes([part.domain for part in (*source, *target)], train)
         self.pools = [_pool(source), _pool(target)]
         self.counts = share_rows(train.batch, train.target_share if target else None)
         self.seed, self.cut = seed, cut
@@ -123,6 +129,15 @@ def batches(steps: Steps, items: range, workers: int) -> Iterable[Batch]:
 
 def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)  # more threads than cores make small operations 25 to 100 times slower
+
+
+def _refuse_sizes(domains: Sequence[Domain], train: Train) -> None:
+    sizes = {domain.name: domain.size for domain in domains}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"patches of one batch must have one size, but the domains have {sizes}: cut them to one size")
+    height, width = domains[0].size
+    if train.augment.d4 and height != width:
+        raise DataError(f"augment.d4 turns patches by 90 degrees, but these are {height} x {width}: set it to false")
 
 
 def _pool(parts: Sequence[Part]) -> list[tuple[Part, int]]:

@@ -14,6 +14,7 @@ from l4s.data.bands import Bands
 from l4s.data.dataset import Part, Slice, Steps, batches, mask_labels
 from l4s.data.domain import affine, open_domain
 from l4s.data.sampler import draw, share_rows
+from l4s.errors import DataError
 from l4s.recipe import Augment, DomainConfig, Train
 
 WILD = Augment(d4=True, affine=0.7, gain=0.2, offset=0.2)
@@ -198,6 +199,27 @@ def test_ranks_and_accumulation_slice_the_same_batch(domains, world, accumulate)
 def test_every_slice_has_its_part_of_target_rows(domains):
     for rank in range(4):
         assert steps(domains, Slice(rank, 4, 1))[0].adapt.tolist() == [False, True]
+
+
+def other_size(domain, *size):
+    """The domain with patches of another size."""
+    return replace(domain, name="odd", cache=replace(domain.cache, images=np.zeros((8, 3, *size), np.float16)))
+
+
+def test_patches_of_two_sizes_make_no_batch(domains):
+    pair = [part(domains[0], 0), part(other_size(domains[0], 8, 8), 1)]
+    message = r"one size, but the domains have {'home': \(16, 16\), 'odd': \(8, 8\)}"
+    with pytest.raises(DataError, match=message):
+        Steps(pair, [], Train(), 0, Slice())
+    with pytest.raises(DataError, match=message):
+        Steps(pair[:1], pair[1:], Train(), 0, Slice())
+
+
+def test_oblong_patches_cannot_be_turned(domains):
+    oblong = [part(other_size(domains[0], 8, 12), 0)]
+    with pytest.raises(DataError, match="augment.d4 turns patches by 90 degrees, but these are 8 x 12"):
+        Steps(oblong, [], Train(), 0, Slice())
+    Steps(oblong, [], Train(augment=Augment(d4=False)), 0, Slice())
 
 
 def test_a_batch_moves_as_a_whole(domains):
