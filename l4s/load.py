@@ -55,7 +55,7 @@ def find_recipe(path_or_name: str) -> Path:
     if path.suffix == ".toml" and path.is_file():
         return path
     if path.suffix == ".toml":
-        raise RecipeError(f"no recipe at {path}")
+        raise RecipeError(f"there is no recipe {path}: give the path of a .toml file, or one of {', '.join(shipped())}")
     if path_or_name not in shipped():
         raise RecipeError(f"no recipe {path_or_name!r}{did_you_mean(path_or_name, shipped())}; a file ends in .toml")
     return recipe_folder() / f"{path_or_name}.toml"

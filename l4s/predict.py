@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from l4s import rundir
@@ -15,6 +14,7 @@ from l4s.data.domain import Domain
 from l4s.data.probs import ProbFile, open_probs, write_probs
 from l4s.engine import Engine
 from l4s.recipe import Tta
+from l4s.state import read_weights
 from l4s.tasks import Task
 from l4s.tta import average
 
@@ -39,7 +39,7 @@ def load_weights(model: nn.Module, paths: Sequence[Path], engine: Engine) -> lis
     models = []
     for path in paths:
         copied = copy.deepcopy(model) if len(paths) > 1 else model
-        copied.load_state_dict(load_file(path))
+        read_weights(path, copied)
         models.append(engine.place(copied).eval())
     return models
 

@@ -7,7 +7,6 @@ all patches together (methods A5).
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from l4s.metrics import (
     pooled_scores,
     predicted,
 )
+from l4s.submit import BROKEN_HDF5, BROKEN_ZIP, MAX_MEMBER
 
 IGNORE = 255
 MASK_NAME = re.compile(r"mask_([0-9]+)\.h5")
@@ -174,8 +174,12 @@ def _zipped(path: Path) -> Iterator[tuple[str, io.BytesIO]]:
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
+                if info.file_size > MAX_MEMBER:
+                    raise DataError(f"{path}: {info.filename} unpacks to over {MAX_MEMBER} bytes, which no mask takes")
                 yield info.filename, io.BytesIO(archive.read(info) if MASK_NAME.fullmatch(info.filename) else b"")
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except DataError:
+        raise
+    except BROKEN_ZIP as error:
         raise DataError(f"{path} is no sound zip ({error}); pack or download it again") from error
 
 
@@ -190,8 +194,8 @@ def _read_mask(where: str, content: io.BytesIO | Path) -> np.ndarray:
         with h5py.File(content, "r") as file:
             data = file.get("mask")
             mask = data[()] if isinstance(data, h5py.Dataset) else None
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{where} cannot be read as HDF5 ({error})") from error
+    except BROKEN_HDF5 as error:
+        raise DataError(f"{where} cannot be read as HDF5, make it again ({error})") from error
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.uint8:
         found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else "no such array"
         raise DataError(f"{where} must hold `mask`, (H, W) uint8; found {found}")

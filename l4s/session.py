@@ -55,7 +55,10 @@ def open_session(
     root = run or Path("runs") / next(iter(cells.values())).name
     engine = _engine(root, machine)
     for name, cell in cells.items():
-        yield open_run(cell, engine, data, RunDir(root / name, cell=name), machine, find_recipe(recipe))
+        opened = open_run(cell, engine, data, RunDir(root / name, cell=name), machine, find_recipe(recipe))
+        if engine.main:  # only now: a run whose data cannot be read leaves nothing behind
+            rundir.write_json(root / "env.json", environment(engine))
+        yield opened
 
 
 def check_parts(recipe: Recipe) -> None:
@@ -121,8 +124,6 @@ def _engine(root: Path, machine: Machine) -> Engine:
                 f"{root} was started in {precision}, not {machine.precision}: leave --precision out, or choose another --run"
             )
     engine = start_engine(machine.device, precision, machine.workers, machine.deterministic)  # type: ignore[arg-type]
-    if engine.main:
-        rundir.write_json(file, environment(engine))
     log.info(f"device {engine.device}, {engine.precision}, {engine.world} process(es), {torch.get_num_threads()} thread(s)")
     return engine
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from l4s.errors import DataError
 from l4s.rundir import write_atomic
 
 
@@ -53,6 +54,29 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, e
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write a model's parameters and buffers as safetensors."""
     write_atomic(path, save(_plain(model.state_dict())))
+
+
+def read_weights(path: Path, model: nn.Module) -> None:
+    """Fill a model, parameters and buffers, with what `save_weights` wrote.
+
+    Raises:
+        DataError: the file is missing or broken, is of another kind, or holds the weights of another model.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"{path} is not a readable safetensors file ({error}), and pickled weights are never read: "
+            "name another file, or delete the folder of this member to train it again"
+        ) from error
+    own = model.state_dict()
+    wrong = sorted(own.keys() ^ tensors.keys()) or [key for key in own if own[key].shape != tensors[key].shape]
+    if wrong:
+        raise DataError(
+            f"{path} does not fit the model: {len(wrong)} of {len(own)} tensors are missing, unknown or of another "
+            f"shape, first {wrong[0]}; name the weights of the same model with the same bands and options"
+        )
+    model.load_state_dict(tensors)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

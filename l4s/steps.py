@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file
 from torch import nn
 
 from l4s import log, rundir
@@ -23,6 +22,7 @@ from l4s.predict import View, load_weights, predict
 from l4s.pseudo import PseudoLabels, open_pseudo, pseudo, warnings
 from l4s.recipe import Submit, Tta, fingerprint
 from l4s.score import score
+from l4s.state import read_weights
 from l4s.submit import read_card, submit
 from l4s.tasks import TASKS
 from l4s.truth import truth_of
@@ -282,7 +282,7 @@ def _initial_model(x: Experiment, member: Member, number: int) -> nn.Module:
     initial = x.initial(member, number)
     model = _build(x, member, pretrained=not initial)
     for path in initial:
-        model.load_state_dict(load_file(path))
+        read_weights(path, model)
     return model
 
 

@@ -115,7 +115,7 @@ def _fill(
     for i in track(range(len(patches)), "statistics", len(patches)):
         image = read_image(patches[i], bands)
         if image.shape != shape:
-            raise DataError(f"{patches[i].image} has shape {image.shape}, but {patches[0].image} has {shape}")
+            raise DataError(f"{patches[i].image} has shape {image.shape}, but {patches[0].image} has {shape}: one domain, one size")
         moments[:, i] = patch_moments(image)
         masks[i] = 255 if patches[i].mask is None else _mask(patches[i], shape[1:], positive, ignore)
     mean, std = pool(moments, shared)
@@ -142,7 +142,7 @@ def _fill(
 def _mask(patch: PatchRef, size: tuple[int, ...], positive: Sequence[int], ignore: Sequence[int]) -> np.ndarray:
     mask = read_mask(patch, positive, ignore)
     if mask.shape != size:
-        raise DataError(f"{patch.mask} has shape {mask.shape}, but its image {patch.image} is {size}")
+        raise DataError(f"{patch.mask} has shape {mask.shape}, but its image {patch.image} is {size}: make it on the same pixels")
     return mask
 
 
