@@ -1,88 +1,58 @@
-"""Does the data keep up with the model? The same training step on batches from the cache and on one resident batch."""
+"""Does the data keep up with the model? Training steps on batches from the cache and on one resident batch, in turns."""
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from l4s.data.dataset import Batch, Part, Slice, Steps, batches, mask_labels
-from l4s.engine import Engine
+from l4s.data.dataset import Batch, Slice, batches
 from l4s.experiment import Experiment
+from l4s.fit import Job, optimiser_of, train_step
 from l4s.load import Member
-from l4s.models import build_model
-from l4s.optim import build_optimizer
-from l4s.tasks import TASKS
+from l4s.steps import job_of
 from l4s.tasks.segment import At
+
+WARM_UP = 3  # steps of each kind that are not timed
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """Patches a second of training from the cache and on a resident batch, medians over steps timed in turns."""
+    """Patches a second of training on batches from the cache, and on a batch that is already on the device."""
 
+    member: str
     cache: float
     resident: float
 
     @property
     def ratio(self) -> float:
+        """How much of the resident batch's speed is reached, at most about 1."""
         return self.cache / self.resident
 
 
-def bench(x: Experiment, member: Member, steps: int = 20, warmup: int = 3) -> Throughput:
-    """Time training steps of a member, taking batches from the cache and a resident one in turns.
-
-    Args:
-        steps: timed steps of each kind.
-        warmup: steps before them.
-    """
-    train, engine = member.config.train, x.engine
-    parts = [
-        Part(domain, number, domain.train, *x.affine(domain, member), mask_labels(domain))
-        for number, domain in enumerate(x.source())
+def bench(x: Experiment, member: Member, steps: int = 20) -> Throughput:
+    """Time a member's training step in round 0, in medians over `steps` steps of each kind; nothing is written."""
+    job = job_of(x, member, 0, x.run.member(0, member.name))
+    accumulate = job.train.accumulate
+    dataset = job.source_and_target(Slice(x.engine.rank, x.engine.world, accumulate))
+    items = range((steps + WARM_UP + 1) * accumulate)
+    cached = iter(batches(dataset, items, x.engine.workers))
+    resident = itertools.cycle([next(cached).to(x.engine.device) for _ in range(accumulate)])
+    model = x.engine.distribute(x.engine.place(job.model)).train()
+    optimiser = optimiser_of(job.train, job.model)
+    turns = [
+        [_seconds(x, job, model, optimiser, stream) for stream in (cached, resident)] for _ in range(steps + WARM_UP)
     ]
-    dataset = Steps(parts, [], train, member.config.seed, Slice(engine.rank, engine.world))
-    stream = iter(batches(dataset, range(steps + warmup + 1), engine.workers))
-    step = _stepper(x, member)
-    resident = next(stream).to(engine.device)
-    seconds: dict[str, list[float]] = {"cache": [], "resident": []}
-    for _ in range(steps + warmup):
-        for kind, source in (("cache", stream), ("resident", iter([resident]))):
-            seconds[kind].append(_timed(engine, step, source))
-    cache, kept = (sorted(times[warmup:])[steps // 2] for times in (seconds["cache"], seconds["resident"]))
-    return Throughput(train.batch / cache, train.batch / kept)
+    slow, fast = (sorted(times)[steps // 2] for times in zip(*turns[WARM_UP:], strict=True))
+    return Throughput(member.name, job.train.batch / slow, job.train.batch / fast)
 
 
-def _stepper(x: Experiment, member: Member) -> "Step":
-    model, optimiser = member.config.model, member.config.train.optimiser
-    options = {**model.options, **({"weights": "none"} if "weights" in model.options else {})}
-    net = build_model(model.name, x.recipe.bands, size=model.size, seed=member.config.seed, options=options)
-    net = x.engine.place(net).train()
-    optim = build_optimizer(optimiser.name, net.named_parameters(), lr=optimiser.lr, weight_decay=optimiser.weight_decay)
-    task = TASKS[member.config.task](member.config.train)
-    return Step(x.engine, task, net, optim)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimiser step on a batch."""
-
-    engine: Engine
-    task: object
-    model: torch.nn.Module
-    optimiser: torch.optim.Optimizer
-
-    def __call__(self, batch: Batch) -> None:
-        at = At(0, 1, torch.Generator().manual_seed(0))
-        with self.engine.autocast():
-            loss = self.task.loss(self.model, batch, at)["loss"]  # type: ignore[attr-defined]
-        loss.backward()
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-
-
-def _timed(engine: Engine, step: Step, source: Iterator[Batch]) -> float:
+def _seconds(
+    x: Experiment, job: Job, model: torch.nn.Module, optimiser: torch.optim.Optimizer, stream: Iterator[Batch]
+) -> float:
     start = time.perf_counter()
-    step(next(source).to(engine.device))
-    if engine.device.type == "cuda":
+    train_step(x.engine, job, model, optimiser, stream, At(0, job.train.steps, torch.Generator().manual_seed(0)))
+    if x.engine.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -31,7 +31,13 @@ def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
     Raises:
         RecipeError: the first thing that is wrong.
     """
-    for problem in (*_names(recipe), *_rounds(recipe), *_starts(recipe, members), *_ensemble(recipe, members), *_submit(recipe)):
+    for problem in (
+        *_names(recipe),
+        *_rounds(recipe),
+        *_starts(recipe, members),
+        *_ensemble(recipe, members),
+        *_submit(recipe),
+    ):
         raise RecipeError(f"{where}: {problem}")
     for member in members:
         for problem in _member(recipe, member):

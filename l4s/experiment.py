@@ -119,7 +119,9 @@ class Experiment:
                 "member": config,
                 "bands": self.recipe.bands.model_dump(mode="json"),
                 "reads": reads,
-                "labels": [self.pseudo_key(domain, number, self.group(member)) for domain in self.target()] if number else [],
+                "labels": [self.pseudo_key(domain, number, self.group(member)) for domain in self.target()]
+                if number
+                else [],
                 "init": [_content(path) for path in self.initial(member, number)],
             }
         )
@@ -161,7 +163,9 @@ class Experiment:
         if found := [member for member in trained if self.group(member) == group]:
             return found
         what = f"round {number}, ensemble {group!r}" if group else f"round {number}"
-        raise RecipeError(f"{what}: no member of round {number - 1} would label its targets; change train or labels_from")
+        raise RecipeError(
+            f"{what}: no member of round {number - 1} would label its targets; change train or labels_from"
+        )
 
     def pseudo_key(self, domain: Domain, number: int, group: str) -> str:
         """Fingerprint of the pseudo labels that a round trains on."""
@@ -190,7 +194,9 @@ def weights(folder: Path) -> list[Path]:
     """
     if not (folder / "done.json").is_file():
         number = folder.parent.name.removeprefix("round-")
-        raise RunError(f"{folder} holds no finished training: run `l4s train --round {number} --member {folder.name}` first")
+        raise RunError(
+            f"{folder} holds no finished training: run `l4s train --round {number} --member {folder.name}` first"
+        )
     return [folder / name for name in read_json(folder / "done.json")["weights"]]
 
 

@@ -55,14 +55,7 @@ def fit(engine: Engine, job: Job) -> list[Path]:
     _refuse_uneven(job, steps, engine.world)
     core = engine.place(job.model)
     ema = ModelEmaV3(core, decay=train.ema) if train.ema else None
-    optimiser = build_optimizer(
-        train.optimiser.name,
-        core.named_parameters(),
-        lr=train.optimiser.lr,
-        weight_decay=train.optimiser.weight_decay,
-        encoder_lr_factor=train.optimiser.encoder_lr_factor,
-        **train.optimiser.options,
-    )
+    optimiser = optimiser_of(train, core)
     progress = load_state(job.folder / EARLIER_STATE, core, optimiser, ema)
     if engine.main:
         trim_metrics(job.folder / "metrics.jsonl", progress.step)
@@ -76,7 +69,7 @@ def fit(engine: Engine, job: Job) -> list[Path]:
         while progress.step < train.steps and not _stale(progress, train):
             model.train()
             at = At(progress.step, train.steps, torch.Generator().manual_seed(_mix(job.seed, progress.step)))
-            terms = _step(engine, job, model, optimiser, stream, at)
+            terms = train_step(engine, job, model, optimiser, stream, at)
             progress.step += 1
             job.task.after_step(core, progress.step)
             if ema is not None:
@@ -99,7 +92,19 @@ def fit(engine: Engine, job: Job) -> list[Path]:
     return _finish(engine, job, judged, progress)
 
 
-def _step(
+def optimiser_of(train: Train, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a recipe for a model."""
+    return build_optimizer(
+        train.optimiser.name,
+        model.named_parameters(),
+        lr=train.optimiser.lr,
+        weight_decay=train.optimiser.weight_decay,
+        encoder_lr_factor=train.optimiser.encoder_lr_factor,
+        **train.optimiser.options,
+    )
+
+
+def train_step(
     engine: Engine,
     job: Job,
     model: nn.Module,
@@ -107,7 +112,11 @@ def _step(
     stream: Iterator[Batch],
     at: At,
 ) -> dict[str, Tensor]:
-    """One optimiser step over the accumulated slices of a batch."""
+    """One optimiser step over the accumulated slices of a batch, taken from `stream`.
+
+    Returns:
+        The terms of the loss, detached, on the device.
+    """
     train = job.train
     _set_rate(optimiser, train, at.step)
     # dropout draws from torch's own generator: seeded by the step, a resumed run draws the same
@@ -178,7 +187,9 @@ class Interval:
 def trim_metrics(path: Path, step: int) -> None:
     """Drop lines beyond the step that training goes on from."""
     if path.is_file():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
+        lines = [
+            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step
+        ]
         rundir.write_atomic(path, "".join(line + "\n" for line in lines).encode())
 
 

@@ -152,7 +152,9 @@ def validate(model: type[M], table: Table, where: str) -> M:
     try:
         text = json.dumps(table, allow_nan=False)
     except (TypeError, ValueError) as error:  # TOML has dates, inf and nan
-        raise RecipeError(f"{where}: a value is no text, finite number, true, false, list or table ({error})") from error
+        raise RecipeError(
+            f"{where}: a value is no text, finite number, true, false, list or table ({error})"
+        ) from error
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
@@ -231,11 +233,15 @@ def _cell_name(axes: Mapping[str, Any]) -> str:
 def _link(draft: Member, drafts: Sequence[Member], where: str) -> Member:
     """Resolve `needs` and `init = "member:x"` to the expanded members that agree on the axes they share."""
     init_base = draft.init.removeprefix("member:") if draft.init and draft.init.startswith("member:") else None
-    needs = {base: _agreeing(draft, base, drafts, where) for base in (*draft.needs, *([init_base] if init_base else []))}
+    needs = {
+        base: _agreeing(draft, base, drafts, where) for base in (*draft.needs, *([init_base] if init_base else []))
+    }
     init = draft.init
     if init_base:
         if len(needs[init_base]) != 1:
-            raise RecipeError(f"{where}: member.{draft.base}.init {init_base!r} stands for {len(needs[init_base])} members")
+            raise RecipeError(
+                f"{where}: member.{draft.base}.init {init_base!r} stands for {len(needs[init_base])} members"
+            )
         init = f"member:{needs[init_base][0]}"
     flat = tuple(dict.fromkeys(name for names in needs.values() for name in names))
     return Member(draft.name, draft.base, draft.axes, draft.config, flat, init)
@@ -246,7 +252,9 @@ def _agreeing(draft: Member, base: str, drafts: Sequence[Member], where: str) ->
     if not others:
         known = sorted({other.base for other in drafts})
         raise RecipeError(f"{where}: member.{draft.base} needs {base!r}{did_you_mean(base, known)}")
-    agreeing = [o.name for o in others if all(o.axes[key] == draft.axes[key] for key in o.axes.keys() & draft.axes.keys())]
+    agreeing = [
+        o.name for o in others if all(o.axes[key] == draft.axes[key] for key in o.axes.keys() & draft.axes.keys())
+    ]
     if not agreeing:
         raise RecipeError(f"{where}: {draft.name} needs {base!r}, but no {base!r} agrees with it on {dict(draft.axes)}")
     return agreeing

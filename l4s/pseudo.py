@@ -68,7 +68,9 @@ def open_pseudo(path: Path) -> PseudoLabels:
             ids = tuple(file["id"].asstr()[:].tolist())
             return PseudoLabels(ids, file["target"][:], file["weight"][:], str(file.attrs["fingerprint"]))
     except (OSError, KeyError) as error:
-        raise DataError(f"cannot read pseudo labels from {path}: {error}; delete it and run `l4s pseudolabel`") from error
+        raise DataError(
+            f"cannot read pseudo labels from {path}: {error}; delete it and run `l4s pseudolabel`"
+        ) from error
 
 
 def warnings(shares: dict[str, float], source_share: float) -> Sequence[str]:
@@ -79,7 +81,9 @@ def warnings(shares: dict[str, float], source_share: float) -> Sequence[str]:
     """
     share = shares["positive"]
     if share < COLLAPSE * source_share:
-        return [f"only {share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: collapse"]
+        return [
+            f"only {share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: collapse"
+        ]
     if share > EXPLODE * source_share:
         return [f"{share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: explosion"]
     return []

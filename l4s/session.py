@@ -23,7 +23,16 @@ from l4s.recipe import Recipe
 from l4s.rundir import RunDir
 from l4s.tasks import TASKS
 
-LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "transformers", "albumentations", "accelerate", "numpy", "h5py")
+LIBRARIES = (
+    "torch",
+    "timm",
+    "segmentation-models-pytorch",
+    "transformers",
+    "albumentations",
+    "accelerate",
+    "numpy",
+    "h5py",
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,9 @@ def check_parts(recipe: Recipe) -> None:
         rates = {"lr": optimiser.lr, "weight_decay": optimiser.weight_decay} | optimiser.options
         try:
             if member.config.task not in TASKS:
-                raise RecipeError(f"task {member.config.task!r} does not exist{did_you_mean(member.config.task, TASKS)}")
+                raise RecipeError(
+                    f"task {member.config.task!r} does not exist{did_you_mean(member.config.task, TASKS)}"
+                )
             TASKS[member.config.task](train)
             build_optimizer(optimiser.name, [("weight", torch.nn.Parameter(torch.zeros(1, 1)))], **rates)
             factor(schedule.name, 0, train.steps, schedule.warmup, **schedule.options)
@@ -124,7 +135,9 @@ def _engine(root: Path, machine: Machine) -> Engine:
                 f"{root} was started in {precision}, not {machine.precision}: leave --precision out, or choose another --run"
             )
     engine = start_engine(machine.device, precision, machine.workers, machine.deterministic)  # type: ignore[arg-type]
-    log.info(f"device {engine.device}, {engine.precision}, {engine.world} process(es), {torch.get_num_threads()} thread(s)")
+    log.info(
+        f"device {engine.device}, {engine.precision}, {engine.world} process(es), {torch.get_num_threads()} thread(s)"
+    )
     return engine
 
 

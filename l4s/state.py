@@ -23,12 +23,16 @@ class Progress:
     evaluations: list[tuple[int, float]] = field(default_factory=list)
 
 
-def save_state(path: Path, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer, ema: nn.Module | None) -> None:
+def save_state(
+    path: Path, progress: Progress, model: nn.Module, optimiser: torch.optim.Optimizer, ema: nn.Module | None
+) -> None:
     """Write weights, optimiser state and progress."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"ema/{name}": value for name, value in (ema.state_dict() if ema else {}).items()}
     for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None}
+        tensors |= {
+            f"optimiser/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None
+        }
     about = {"step": progress.step, "evaluations": progress.evaluations}
     write_atomic(path, save(_plain(tensors), {"progress": json.dumps(about)}))
 

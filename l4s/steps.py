@@ -79,7 +79,7 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
         log.info(f"round {number} {member.name}: equal to {taken}, taken over")
         return
     _refuse_other(folder, key)
-    job = _job(x, member, number, folder)
+    job = job_of(x, member, number, folder)
     if x.engine.main:
         rundir.write_json(folder / "started.json", {"fingerprint": key})
         rundir.write_json(folder / "config.json", describe_member(x, member, number))
@@ -91,7 +91,8 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
     rundir.reached("fit.done")
 
 
-def _job(x: Experiment, member: Member, number: int, folder: Path) -> Job:
+def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:
+    """What `fit` needs to train a member in a round."""
     train, seed = member.config.train, member.config.seed
     parts = [_part(x, domain, member, mask_labels(domain)) for domain in x.source()]
     adapted = [_part(x, d, member, _pseudo_of(x, d, member, number).labels) for d in x.target()] if number else []

@@ -49,7 +49,7 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path):
     assert load_recipe(str(path)).name == "some" and find_recipe(str(path)) == path
     with pytest.raises(RecipeError, match="no recipe 'l4s-rgp', did you mean 'l4s-rgb'.*a file ends in .toml"):
         load_recipe("l4s-rgp")
-    with pytest.raises(RecipeError, match="no recipe at .*other.toml"):
+    with pytest.raises(RecipeError, match="there is no recipe .*other.toml"):
         load_recipe(tmp_path / "other.toml")
     (tmp_path / "broken.toml").write_text("a = ")
     with pytest.raises(RecipeError, match="broken.toml is not TOML"):

@@ -144,6 +144,18 @@ def test_a_stopped_run_ends_in_the_same_bytes(place, whole, tmp_path, monkeypatc
     assert_same(tmp_path / "run", whole[0])
 
 
+def test_a_training_without_a_saved_state_begins_again(place, whole, tmp_path, monkeypatch):
+    save_often(monkeypatch)
+    monkeypatch.setattr(fit, "SAVE_SECONDS", 1e9)
+    stop_at(monkeypatch, "fit.step", 5)
+    with pytest.raises(Killed):
+        run(place, tmp_path / "run")
+    calls = count(monkeypatch)
+    run(place, tmp_path / "run")
+    assert calls["fit.step"] == 4 * 6
+    assert_same(tmp_path / "run", whole[0])  # the lines of metrics too: those of the lost steps are gone
+
+
 def test_a_run_that_is_stopped_again_and_again(place, whole, tmp_path, monkeypatch):
     save_often(monkeypatch)
     for _ in range(100):

@@ -63,7 +63,9 @@ def open_cache(
     Raises:
         DataError: a file is broken, or the patches differ in size.
     """
-    key = fingerprint([FORMAT, bands.model_dump(mode="json"), positive, ignore, shared, [_identity(p) for p in patches]])
+    key = fingerprint(
+        [FORMAT, bands.model_dump(mode="json"), positive, ignore, shared, [_identity(p) for p in patches]]
+    )
     place = folder / key
     if not (place / "meta.json").is_file():
         _build(place, patches, bands, (positive, ignore, shared), track or (lambda items, _text, _total: items))
@@ -115,7 +117,9 @@ def _fill(
     for i in track(range(len(patches)), "statistics", len(patches)):
         image = read_image(patches[i], bands)
         if image.shape != shape:
-            raise DataError(f"{patches[i].image} has shape {image.shape}, but {patches[0].image} has {shape}: one domain, one size")
+            raise DataError(
+                f"{patches[i].image} has shape {image.shape}, but {patches[0].image} has {shape}: one domain, one size"
+            )
         moments[:, i] = patch_moments(image)
         masks[i] = 255 if patches[i].mask is None else _mask(patches[i], shape[1:], positive, ignore)
     mean, std = pool(moments, shared)
@@ -142,12 +146,16 @@ def _fill(
 def _mask(patch: PatchRef, size: tuple[int, ...], positive: Sequence[int], ignore: Sequence[int]) -> np.ndarray:
     mask = read_mask(patch, positive, ignore)
     if mask.shape != size:
-        raise DataError(f"{patch.mask} has shape {mask.shape}, but its image {patch.image} is {size}: make it on the same pixels")
+        raise DataError(
+            f"{patch.mask} has shape {mask.shape}, but its image {patch.image} is {size}: make it on the same pixels"
+        )
     return mask
 
 
 def _standardise(patch: PatchRef, bands: Bands, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     image = (read_image(patch, bands) - mean[:, None, None]) / std[:, None, None]
     if np.nanmax(np.abs(image), initial=0) > 6e4:
-        raise DataError(f"{patch.image} has values over 60,000 standard deviations from the mean: is a nodata value left?")
+        raise DataError(
+            f"{patch.image} has values over 60,000 standard deviations from the mean: is a nodata value left?"
+        )
     return np.asarray(np.nan_to_num(image, nan=0.0), np.float16)

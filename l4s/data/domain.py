@@ -66,7 +66,9 @@ def open_domain(
     )
     if config.role == "source" and not opened.labelled.all():
         missing = patches[int(np.argmin(opened.labelled))]
-        raise DataError(f"domain {name}: source patch {missing.image} has no mask: add it, or move the patch to a target")
+        raise DataError(
+            f"domain {name}: source patch {missing.image} has no mask: add it, or move the patch to a target"
+        )
     stats = subdomain_stats(opened.moments, [patch.region for patch in patches], config.subdomains, shared)
     train, heldout = split(patches, config.holdout)
     if not len(train):
@@ -96,8 +98,10 @@ def split(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.
         held = _within(number, ranges, 0)
         near = _within(number, ranges, config.gap)
     if config.by != "none" and not held.any():
-        raise DataError(f"holdout by {config.by!r} holds out none of {len(patches)} patches, ids "
-            f"{number.min()} to {number.max()}: change {config!r}")
+        raise DataError(
+            f"holdout by {config.by!r} holds out none of {len(patches)} patches, ids "
+            f"{number.min()} to {number.max()}: change {config!r}"
+        )
     return np.flatnonzero(~near), np.flatnonzero(held)
 
 

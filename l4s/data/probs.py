@@ -260,13 +260,21 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise DataError(f"{path} does not exist; a file of probabilities was expected there") from error
     except DataError:
         raise
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # h5py raises any of them for broken bytes
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # h5py raises any of them for broken bytes
         raise DataError(f"{path} cannot be read as HDF5, make it again ({error})") from error
 
 
 def _dataset(path: Path, file: h5py.File, key: str) -> h5py.Dataset:
     if not isinstance(file.get(key), h5py.Dataset):
-        raise DataError(f"{path} has no dataset {key!r}: it is no file of probabilities (it holds {', '.join(map(str, file)) or 'nothing'})")
+        raise DataError(
+            f"{path} has no dataset {key!r}: it is no file of probabilities (it holds {', '.join(map(str, file)) or 'nothing'})"
+        )
     return file[key]
 
 

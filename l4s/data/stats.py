@@ -15,8 +15,38 @@ from l4s.data.bands import L4S_BANDS
 from l4s.errors import DataError, RecipeError
 from l4s.recipe import Normalise, SubDomains
 
-OFFICIAL_MEAN = (-0.4914, -0.3074, -0.1277, -0.0625, 0.0439, 0.0803, 0.0644, 0.0802, 0.3000, 0.4082, 0.0823, 0.0516, 0.3338, 0.7819)
-OFFICIAL_STD = (0.9325, 0.8775, 0.8860, 0.8869, 0.8857, 0.8418, 0.8354, 0.8491, 0.9061, 1.6072, 0.8848, 0.9232, 0.9018, 1.2913)
+OFFICIAL_MEAN = (
+    -0.4914,
+    -0.3074,
+    -0.1277,
+    -0.0625,
+    0.0439,
+    0.0803,
+    0.0644,
+    0.0802,
+    0.3000,
+    0.4082,
+    0.0823,
+    0.0516,
+    0.3338,
+    0.7819,
+)
+OFFICIAL_STD = (
+    0.9325,
+    0.8775,
+    0.8860,
+    0.8869,
+    0.8857,
+    0.8418,
+    0.8354,
+    0.8491,
+    0.9061,
+    1.6072,
+    0.8848,
+    0.9232,
+    0.9018,
+    1.2913,
+)
 """The organisers' loader constants by band of `L4S_BANDS`. They do not describe the released files (methods A2)."""
 IMAGENET = {"b4": (0.485 * 255, 0.229 * 255), "b3": (0.456 * 255, 0.224 * 255), "b2": (0.406 * 255, 0.225 * 255)}
 CONSTANT = 1e-6  # a standard deviation below this is a constant band: it is centred, not scaled

@@ -81,7 +81,9 @@ def package_state(encoder: str) -> dict[str, Tensor]:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's restricted unpickler raises errors of pickle's own, which is not imported here
-        raise DataError(f"{path} is no file of tensors ({type(error).__name__}); reinstall {PACKAGES[encoder]}") from error
+        raise DataError(
+            f"{path} is no file of tensors ({type(error).__name__}); reinstall {PACKAGES[encoder]}"
+        ) from error
     with torch.device("meta"):  # only names and shapes are needed
         wanted = _counted(timm.create_model(encoder, pretrained=False).state_dict())
     tensors = list(_counted(stored).values())
