@@ -7,7 +7,7 @@ from l4s import log
 from l4s.data.probs import open_probs
 from l4s.data.readers import find_patches
 from l4s.errors import DataError
-from l4s.plan import Choice, find_ensemble, one_cell, read_plan
+from l4s.plan import Choice, find_ensemble, find_group, one_cell, read_plan, submission_facts
 from l4s.submit import CheckReport, SubmissionCard, check, submit
 
 THRESHOLD, MIN_AREA = 0.5, 0
@@ -34,7 +34,7 @@ def pack_entry(
         plan = read_plan(one_cell(source))
         number, probs = find_ensemble(plan, choice)
         configured = plan.recipe.submit
-        facts = {"recipe": plan.recipe.name, "run": source.resolve().name, "round": number}
+        facts = submission_facts(plan, number, find_group(plan, number, choice.group))
         if number < plan.recipe.rounds and choice.round is None:
             log.warn(f"round {number} is packed: the run has not reached its last round {plan.recipe.rounds} yet")
     elif choice != Choice():

@@ -18,8 +18,8 @@ def run_recipe(x: Experiment) -> None:
             run_fit(x, member, number)
             run_predict(x, member, number)
         run_ensemble(x, number)
-    run_submit(x)
     score_run(x)
+    run_submit(x)
 
 
 def train_round(x: Experiment, number: int, names: Sequence[str] = ()) -> None:

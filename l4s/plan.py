@@ -138,6 +138,19 @@ def find_group(plan: Plan, number: int, group: str | None) -> str:
     return group
 
 
+def submission_facts(plan: Plan, number: int, group: str) -> dict[str, object]:
+    """What the card of a submission says of the ensemble it was cut from.
+
+    Local scores are F1 on the held-out source, by domain, as far as `table.json` has them.
+    """
+    members = [member.name for member in plan.groups(number)[group]]
+    facts: dict[str, object] = {"recipe": plan.recipe.name, "run": plan.run.root.resolve().name, "round": number}
+    rows = read_json(plan.run.table)["rows"] if plan.run.table.is_file() else []
+    place = ("source", "ensemble", plan.run.ensemble(number, group).name, number)
+    scores = {r["domain"]: r["f1"] for r in rows if (r["role"], r["kind"], r["name"], r["round"]) == place}
+    return facts | {"members": members} | ({"local_scores": scores} if scores else {})
+
+
 def rounds(plan: Plan, number: int | None) -> Sequence[int]:
     """The rounds that `number` means: that one, or all of the recipe.
 

@@ -18,6 +18,7 @@ from l4s.fit import Job, clean, fit
 from l4s.load import Member
 from l4s.metrics import pooled_scores
 from l4s.models import build_model
+from l4s.plan import submission_facts
 from l4s.predict import View, load_weights, predict
 from l4s.pseudo import PseudoLabels, open_pseudo, pseudo, warnings
 from l4s.recipe import Submit, Tta, fingerprint
@@ -163,7 +164,7 @@ def run_submit(x: Experiment) -> None:
         folder = x.run.ensemble(x.recipe.rounds, group)
         probs = open_probs(x.run.probs(folder, config.domain, x.recipe.ensemble_tta))
         name = "-".join(filter(None, (x.recipe.name, config.domain, group)))
-        facts = {"recipe": x.recipe.name, "run": x.run.root.name, "round": x.recipe.rounds}
+        facts = submission_facts(x.plan, x.recipe.rounds, group)
         out = x.run.submission / f"{name}.zip"
         if not _is_packed(out, probs, config, facts):
             submit(probs, out, threshold=config.threshold, min_area=config.min_area, facts=facts)

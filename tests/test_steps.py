@@ -415,7 +415,11 @@ def test_a_submission_is_packed_once(place, tmp_path):
     run_recipe(x)
     zip, card = packed(tmp_path / "run")
     assert (card.threshold, card.min_area, card.domain, card.patches) == (0.5, 2, "away", 5)
-    assert card.facts == {"recipe": "tiny", "run": "run", "round": 0}
+    rows = json.loads((tmp_path / "run" / "table.json").read_text())["rows"]
+    home = {r["domain"]: r["f1"] for r in rows if r["role"] == "source" and r["kind"] == "ensemble"}
+    assert home, "the tiny recipe holds patches of its source out"
+    known = {"recipe": "tiny", "run": "run", "round": 0, "members": ["a", "b"], "local_scores": home}
+    assert card.facts == known
     first = zip.read_bytes()
     for path in (zip, zip.with_suffix(".json")):
         os.utime(path, ns=(1, 1))

@@ -57,7 +57,10 @@ def test_another_domain_round_and_threshold_of_a_run(l4s, tiny, tmp_path):
     shown = l4s("submit", "pack", tiny / "run", "--out", tmp_path / "x.zip", *options, "--json")
     assert shown.exit_code == 0, shown.output
     check_masks(tmp_path / "x.zip", tiny / "run/round-0/ensemble/probs/far.none.h5", 0.4, 0)
-    assert json.loads(shown.stdout)["facts"] == {"recipe": "tiny", "run": "run", "round": 0}
+    facts = json.loads(shown.stdout)["facts"]
+    assert {key: facts[key] for key in ("recipe", "run", "round")} == {"recipe": "tiny", "run": "run", "round": 0}
+    assert facts["members"] == ["a", "b"]
+    assert list(facts["local_scores"]) == ["home"]
 
 
 def test_an_earlier_round_is_packed_with_a_warning(l4s, tiny, tmp_path):
