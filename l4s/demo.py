@@ -16,7 +16,7 @@ from l4s.report import draw_run, score_run
 from l4s.session import Machine, open_session
 from l4s.submit import CheckReport, check
 
-PATCHES = (144, 64, 0)  # source, target, second target
+PATCHES = (160, 64, 0)  # source, target, second target
 SIZE = 64
 STRENGTH, SENSOR = 0.5, 2.0  # regions differ most by what separated normalisation takes out
 

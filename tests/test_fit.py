@@ -84,7 +84,7 @@ def test_one_step_by_hand(home, engine, tmp_path):
     trained = load_file(path)
     torch.testing.assert_close(trained["head.weight"], model.head.weight.detach() - 0.5 * model.head.weight.grad)
     torch.testing.assert_close(trained["head.bias"], model.head.bias.detach() - 0.5 * model.head.bias.grad)
-    assert lines(tmp_path)[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_training_learns(home, engine, tmp_path):
