@@ -3,6 +3,7 @@
 import json
 import math
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,15 +26,16 @@ from l4s.tasks import TASKS
 class Pixelwise(nn.Module):
     """A logistic regression of the bands: no statistics, so that batches can be cut at will."""
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, dropout=0.0):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Conv2d(3, 1, 1)
         values = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.head.weight, generator=values)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, image):
-        return Output(self.head(image), {})
+        return Output(self.head(self.dropout(image)), {})
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,28 @@ def test_ema_weights_are_what_is_judged_and_kept(home, engine, tmp_path):
     (plain,) = fit(engine, job(home, tmp_path / "plain"))
     assert torch.equal(load_file(path)["head.weight"], judged[-1])
     assert not torch.equal(load_file(path)["head.weight"], load_file(plain)["head.weight"])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_dropout_and_crops_go_on_as_they_would_have(home, engine, tmp_path, monkeypatch, accumulate):
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+
+    def drawn(folder):
+        drawing = job(home, folder, accumulate=accumulate, scale={"factor": [1.0, 2.0], "crop": 12})
+        return replace(drawing, model=Pixelwise(dropout=0.5))
+
+    def stop(point):
+        if point == "fit.saved" and (tmp_path / "b" / module.EARLIER_STATE).is_file():
+            raise KeyboardInterrupt
+
+    whole = load_file(fit(engine, drawn(tmp_path / "a"))[0])
+    monkeypatch.setattr(module.rundir, "reached", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(engine, drawn(tmp_path / "b"))
+    torch.manual_seed(99)  # whatever was drawn in between
+    monkeypatch.setattr(module.rundir, "reached", lambda point: None)
+    resumed = load_file(fit(engine, drawn(tmp_path / "b"))[0])
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
 def test_every_evaluation_has_its_line(home, engine, tmp_path):
