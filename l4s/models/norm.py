@@ -4,7 +4,7 @@ Zhao 2022 replaces every BatchNorm by the layer of LoveCS; what that layer compu
 are normalised apart, in one forward of the whole batch. With one domain it is BatchNorm to the last bit.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -129,7 +129,7 @@ def norm_layers(model: nn.Module) -> list[DomainBatchNorm]:
 
 
 @torch.no_grad()
-def adapt_bn(model: nn.Module, batches: Iterable[Tensor], domain: int, reduce_sum: object = None) -> None:
+def adapt_bn(model: nn.Module, batches: Iterable[Tensor], domain: int, reduce_sum: Callable[[Tensor], Tensor] | None = None) -> None:
     """AdaBN: set a domain's running statistics to those of its own images, with the weights that will be used.
 
     Each batch passes normalised by its own statistics while count-weighted sums are kept, so that the result depends
@@ -151,7 +151,7 @@ def adapt_bn(model: nn.Module, batches: Iterable[Tensor], domain: int, reduce_su
     for layer in layers:
         assert layer.sums is not None
         if reduce_sum is not None:
-            layer.sums.total = reduce_sum(layer.sums.total)  # type: ignore[operator]
+            layer.sums.total = reduce_sum(layer.sums.total)
         mean, variance = layer.sums.moments()
         layer.running_mean[domain], layer.running_var[domain] = mean.float(), variance.float()
         layer.sums = None
