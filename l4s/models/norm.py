@@ -129,7 +129,9 @@ def norm_layers(model: nn.Module) -> list[DomainBatchNorm]:
 
 
 @torch.no_grad()
-def adapt_bn(model: nn.Module, batches: Iterable[Tensor], domain: int, reduce_sum: Callable[[Tensor], Tensor] | None = None) -> None:
+def adapt_bn(
+    model: nn.Module, batches: Iterable[Tensor], domain: int, reduce_sum: Callable[[Tensor], Tensor] | None = None
+) -> None:
     """AdaBN: set a domain's running statistics to those of its own images, with the weights that will be used.
 
     Each batch passes normalised by its own statistics while count-weighted sums are kept, so that the result depends
