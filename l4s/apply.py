@@ -18,9 +18,9 @@ from l4s.ensemble import ensemble
 from l4s.errors import RecipeError, RunError, did_you_mean
 from l4s.experiment import weights
 from l4s.load import Member
-from l4s.models import build_model
+from l4s.member import adapt_member, adapts, norm_row, trained_member
 from l4s.plan import Choice, Plan, find_ensemble, find_group, one_cell, read_plan, rounds
-from l4s.predict import View, load_weights, predict
+from l4s.predict import View, predict
 from l4s.recipe import DomainConfig, Normalise, Tta, fingerprint
 from l4s.rundir import RunDir
 from l4s.session import Machine
@@ -149,14 +149,14 @@ def _stored(plan: Plan, name: str, like: Domain) -> Domain:
 
 
 def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View, folder: Path, tta: Tta) -> ProbFile:
-    model = member.config.model
-    # the weights come from the run: nothing pretrained is fetched
-    options = {**model.options, "weights": "none"} if "weights" in model.options else model.options
-    built = build_model(model.name, plan.recipe.bands, size=model.size, seed=member.config.seed, options=options)
-    models = load_weights(built, weights(plan.run.member(number, member.name)), engine)
-    task = TASKS[member.config.task](member.config.train)
-    out, batch = folder / f"{member.name}.h5", plan.recipe.predict.batch
     log.info(f"round {number} {member.name}")
+    task, batch = TASKS[member.config.task](member.config.train), plan.recipe.predict.batch
+    models = trained_member(plan.recipe, member, number, weights(plan.run.member(number, member.name)), engine)
+    # to the layers with statistics by domain, new images are like a target that did not take part in training
+    view = replace(view, norm=norm_row(plan.recipe, member, number, ""))
+    if adapts(member, "eval"):
+        models = adapt_member(engine, task, models, view, batch)
+    out = folder / f"{member.name}.h5"
     return predict(engine, task, models, view, out, member=member.name, fingerprint="", tta=tta, batch=batch)
 
 
@@ -179,6 +179,7 @@ def _key(
             "content": domain.cache.digest,
             "normalisation": numbers,
             "tta": tta,
+            "adabn": [member.name for member in members if adapts(member, "eval")],
             "weights": shares and dict(shares),
         }
     )

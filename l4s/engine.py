@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast, broadcast_object_list, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, broadcast_object_list, gather_object, reduce
 from torch import Tensor, nn
 
 from l4s.errors import RunError, did_you_mean
@@ -72,6 +72,10 @@ class Engine:
         """Give every process the running statistics of the first, which are the ones that are saved."""
         for buffer in model.buffers() if self.world > 1 else ():
             broadcast(buffer)
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """The sum of every process's values."""
+        return cast(Tensor, reduce(values, "sum"))
 
     def wait(self) -> None:
         """Until every process is here."""

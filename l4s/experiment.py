@@ -16,6 +16,7 @@ from l4s.data.domain import Domain, affine
 from l4s.engine import Engine
 from l4s.errors import RecipeError, RunError
 from l4s.load import Member, expand
+from l4s.member import adapts, norm_row
 from l4s.plan import Plan
 from l4s.recipe import Normalise, Recipe, Round, Tta, fingerprint
 from l4s.rundir import RunDir, read_json
@@ -103,7 +104,7 @@ class Experiment:
 
     def _fit_key(self, member: Member, number: int) -> str:
         # keys at their defaults are left out, so that a key added later does not redo what was made without it
-        unread = {"grid", "needs", "init", "normalise", "patch_blend"}
+        unread = {"grid", "needs", "init", "normalise", "patch_blend", "adabn"}
         config = member.config.model_dump(mode="json", exclude=unread, exclude_defaults=True)
         if number == 0 and "train" in config:
             config["train"] = {key: value for key, value in config["train"].items() if key not in ROUND_KEYS}
@@ -144,7 +145,10 @@ class Experiment:
     def predict_key(self, member: Member, number: int, domain: Domain, tta: Tta) -> str:
         """Fingerprint of predicting a domain with a trained member."""
         reads = self.describe(domain, member, domain.predicted)
-        return fingerprint({"step": "predict", "fit": self.fit_key(member, number), "reads": reads, "tta": tta})
+        about: dict[str, object] = {"step": "predict", "fit": self.fit_key(member, number), "reads": reads, "tta": tta}
+        if member.config.norm == "domain":
+            about["norm"] = norm_row(self.recipe, member, number, domain.name)
+        return fingerprint(about | ({"adabn": True} if adapts(member, domain.config.role) else {}))
 
     def ensemble_key(self, members: Sequence[Member], number: int, domain: Domain, tta: Tta) -> str:
         """Fingerprint of averaging members' predictions of a domain."""

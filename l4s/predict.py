@@ -1,7 +1,6 @@
 """From trained weights and a domain to a ProbFile."""
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,35 +12,30 @@ from l4s import rundir
 from l4s.data.domain import Domain
 from l4s.data.probs import ProbFile, open_probs, write_probs
 from l4s.engine import Engine
+from l4s.models.norm import domain_rows
 from l4s.recipe import Tta
-from l4s.state import read_weights
 from l4s.tasks import Task
 from l4s.tta import average
 
 
 @dataclass(frozen=True)
 class View:
-    """A domain as a member sees it: the rows to predict and the (N, C) affine map of the member's normalisation."""
+    """A domain as a member sees it.
+
+    `rows` are predicted; `scale` and `shift` (N, C) are the affine map of the member's normalisation; `norm` is the
+    place of the running statistics that layers with statistics by domain use.
+    """
 
     domain: Domain
     rows: np.ndarray
     scale: np.ndarray
     shift: np.ndarray
+    norm: int = 0
 
     def images(self, rows: np.ndarray) -> Tensor:
         """(B, C, H, W) float32 under the member's normalisation."""
         cached = np.asarray(self.domain.cache.images[rows], np.float32)
         return torch.from_numpy(cached * self.scale[rows, :, None, None] + self.shift[rows, :, None, None])
-
-
-def load_weights(model: nn.Module, paths: Sequence[Path], engine: Engine) -> list[nn.Module]:
-    """One model for each file of weights, on the device, ready to predict."""
-    models = []
-    for path in paths:
-        copied = copy.deepcopy(model) if len(paths) > 1 else model
-        read_weights(path, copied)
-        models.append(engine.place(copied).eval())
-    return models
 
 
 def predict(
@@ -67,11 +61,8 @@ def predict(
     Returns:
         The finished file, `(N, H, W)` float16 in [0, 1].
     """
-    starts = list(range(0, len(view.rows), batch))
-    mine = [
-        (start, _probs(engine, task, models, view.images(view.rows[start : start + batch]), tta))
-        for start in starts[engine.rank :: engine.world]
-    ]
+    with domain_rows(torch.tensor([view.norm])):
+        mine = [(start, _probs(engine, task, models, images, tta)) for start, images in share(engine, view, batch)]
     parts = sorted(engine.collect(mine), key=lambda part: part[0])
     if engine.main:
         shape = (len(view.rows), *parts[0][1].shape[1:])
@@ -93,8 +84,15 @@ def predict(
     return open_probs(out)
 
 
+def share(engine: Engine, view: View, batch: int) -> Iterator[tuple[int, Tensor]]:
+    """This process's share of the rows to predict, in batches: the place of the first, and the images on the device."""
+    starts = range(0, len(view.rows), batch)
+    for start in starts[engine.rank :: engine.world]:
+        images = view.images(view.rows[start : start + batch]).to(engine.device)
+        yield start, images.contiguous(memory_format=torch.channels_last)
+
+
 def _probs(engine: Engine, task: Task, models: Sequence[nn.Module], image: Tensor, tta: Tta) -> np.ndarray:
-    image = image.to(engine.device).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), engine.autocast():
         each = [average(lambda view, model=model: task.probs(model, view), image, tta) for model in models]  # type: ignore[misc]
     return torch.stack(each).mean(0).clamp(0, 1).cpu().numpy().astype(np.float16)

@@ -247,6 +247,8 @@ class MemberConfig(Section):
     train: Train = Train()
     normalise: Normalise = "separated"
     patch_blend: float = Field(default=0.5, gt=0, le=1)  # normalise = "patch": share of the patch's own statistics
+    norm: Literal["batch", "domain"] = "batch"  # "domain": BatchNorm's running statistics by domain (CSN, Zhao 2022)
+    adabn: bool = False  # targets are predicted with BatchNorm statistics of their own images (Li 2016)
     init: str | None = None  # "member:x", "run:NAME/round-4/x", or a file of weights
     needs: tuple[str, ...] = ()
     grid: Mapping[str, tuple[Any, ...]] = {}

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,13 @@ from l4s.errors import RunError
 from l4s.experiment import Experiment, weights
 from l4s.fit import Job, clean, fit
 from l4s.load import Member
+from l4s.member import adapt_member, adapts, initial_member, norm_domains, norm_row, trained_member
 from l4s.metrics import pooled_scores
-from l4s.models import build_model
 from l4s.plan import submission_facts
-from l4s.predict import View, load_weights, predict
+from l4s.predict import View, predict
 from l4s.pseudo import PseudoLabels, open_pseudo, pseudo, warnings
 from l4s.recipe import Submit, Tta, fingerprint
 from l4s.score import score
-from l4s.state import read_weights
 from l4s.submit import read_card, submit
 from l4s.tasks import TASKS
 from l4s.truth import truth_of
@@ -100,12 +101,12 @@ def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:
     return Job(
         name=f"round {number} {member.name}",
         task=TASKS[member.config.task](train),
-        model=_initial_model(x, member, number),
+        model=initial_member(x.recipe, member, number, x.initial(member, number)),
         source_and_target=lambda cut: Steps(parts, adapted, train, seed, cut),
         train=train,
         seed=seed,
         folder=folder,
-        evaluate=lambda model, step: _heldout_f1(x, member, folder, model, step),
+        evaluate=lambda model, step: _heldout_f1(x, member, number, model, step),
     )
 
 
@@ -131,12 +132,14 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
     if not missing:
         return
     rundir.is_done(folder, x.fit_key(member, number))  # weights of other settings are refused
-    task = TASKS[member.config.task](member.config.train)
-    models = load_weights(_build(x, member), weights(folder), x.engine)
-    for domain, tta, out, key in missing:
-        view = View(domain, domain.predicted, *x.affine(domain, member))
-        batch = x.recipe.predict.batch
-        predict(x.engine, task, models, view, out, member=member.name, fingerprint=key, tta=tta, batch=batch)
+    task, batch = TASKS[member.config.task](member.config.train), x.recipe.predict.batch
+    trained = trained_member(x.recipe, member, number, weights(folder), x.engine)
+    for name, files in groupby(missing, key=lambda entry: entry[0].name):
+        view = _view(x, x.domains[name], member, number)
+        adapted = adapts(member, view.domain.config.role)
+        models = adapt_member(x.engine, task, trained, view, batch) if adapted else trained
+        for _, tta, out, key in files:
+            predict(x.engine, task, models, view, out, member=member.name, fingerprint=key, tta=tta, batch=batch)
     log.info(f"round {number} {member.name}: predicted {len(missing)} files")
 
 
@@ -188,6 +191,7 @@ def describe_member(x: Experiment, member: Member, number: int) -> dict[str, obj
     return {
         "member": member.name,
         "round": number,
+        "norm": norm_domains(x.recipe, member, number),
         "bands": x.recipe.bands.model_dump(mode="json"),
         "config": member.config.model_dump(mode="json"),
     }
@@ -243,8 +247,14 @@ def _refuse_other(folder: Path, key: str) -> None:
         raise RunError(f"{folder} was started with other settings: delete the folder, or choose another --run")
 
 
+def _view(x: Experiment, domain: Domain, member: Member, number: int) -> View:
+    """The rows of a domain to predict, as a member sees them."""
+    row = norm_row(x.recipe, member, number, domain.name)
+    return View(domain, domain.predicted, *x.affine(domain, member), row)
+
+
 def _part(x: Experiment, domain: Domain, member: Member, labels: Labels) -> Part:
-    number = list(x.domains).index(domain.name)
+    number = [*x.recipe.domains("source"), *x.recipe.domains("target")].index(domain.name)
     return Part(domain, number, domain.train, *x.affine(domain, member), labels)
 
 
@@ -274,29 +284,16 @@ def _commands_before(x: Experiment, number: int, domain: Domain, group: str) -> 
     return ", then ".join([*commands, f"`l4s pseudolabel --round {number}`"])
 
 
-def _build(x: Experiment, member: Member, pretrained: bool = False) -> nn.Module:
-    model = member.config.model
-    options = model.options if pretrained or "weights" not in model.options else {**model.options, "weights": "none"}
-    return build_model(model.name, x.recipe.bands, size=model.size, seed=member.config.seed, options=options)
-
-
-def _initial_model(x: Experiment, member: Member, number: int) -> nn.Module:
-    initial = x.initial(member, number)
-    model = _build(x, member, pretrained=not initial)
-    for path in initial:
-        read_weights(path, model)
-    return model
-
-
-def _heldout_f1(x: Experiment, member: Member, folder: Path, model: nn.Module, step: int) -> float:
+def _heldout_f1(x: Experiment, member: Member, number: int, model: nn.Module, step: int) -> float:
     """Pooled F1 at 0.5 on the held-out patches of all sources, from files."""
+    folder = x.run.member(number, member.name)
     task = TASKS[member.config.task](member.config.train)
     counts = np.zeros(3, np.int64)
     for domain in x.source():
         truth = truth_of(domain)
         if not len(domain.heldout) or truth is None:
             raise RunError(f"evaluate_every is set, but source domain {domain.name} holds nothing out to score on")
-        view = View(domain, domain.heldout, *x.affine(domain, member))
+        view = replace(_view(x, domain, member, number), rows=domain.heldout)
         out = folder / "heldout" / f"{domain.name}.h5"
         probs = predict(x.engine, task, [model], view, out, member=member.name, fingerprint=f"step {step}")
         counts += score(probs, truth, draws=1).counts.sum(0)  # no interval is read here

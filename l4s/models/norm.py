@@ -4,15 +4,17 @@ Zhao 2022 replaces every BatchNorm by the layer of LoveCS; what that layer compu
 are normalised apart, in one forward of the whole batch. With one domain it is BatchNorm to the last bit.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_ROWS: ContextVar[Tensor | None] = ContextVar("rows", default=None)
+# rows of the batch by domain; empty outside `domain_rows`
+_ROWS: ContextVar[Mapping[int, Tensor]] = ContextVar("rows", default=MappingProxyType({}))
 
 
 @contextmanager
@@ -20,9 +22,10 @@ def domain_rows(domain: Tensor) -> Iterator[None]:
     """Tell every `DomainBatchNorm` which domain each row of the batch belongs to.
 
     Args:
-        domain: (B,) int64 on the CPU, positions in the layers' `domains`.
+        domain: (B,) int64, positions in the layers' `domains`; a single one stands for a whole batch.
     """
-    token = _ROWS.set(domain)
+    # found once for all layers: on a GPU each look at the values would wait for it
+    token = _ROWS.set({int(each): torch.nonzero(domain == each).squeeze(1) for each in torch.unique(domain)})
     try:
         yield
     finally:
@@ -57,13 +60,10 @@ class DomainBatchNorm(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         rows = _ROWS.get()
-        present = [0] if rows is None else torch.unique(rows).tolist()
-        if len(present) == 1:
-            return self._finish(self._normalise(image, present[0]))
-        assert rows is not None
+        if len(rows) < 2:
+            return self._finish(self._normalise(image, next(iter(rows), 0)))
         out = torch.empty_like(image)
-        for domain in present:
-            chosen = torch.nonzero(rows == domain).squeeze(1).to(image.device)
+        for domain, chosen in rows.items():
             out = out.index_copy(0, chosen, self._normalise(image[chosen], domain).to(out.dtype))
         return self._finish(out)
 
@@ -85,11 +85,18 @@ class DomainBatchNorm(nn.Module):
 
     def add_domain(self, name: str, init: str) -> None:
         """Give a new domain the running statistics of the domain `init`."""
-        row = self.domains.index(init)
-        for buffer in ("running_mean", "running_var", "num_batches_tracked"):
-            value = getattr(self, buffer)
-            setattr(self, buffer, torch.cat([value, value[row : row + 1]]))
+        self._choose([*self.domains, init])
         self.domains.append(name)
+
+    def set_domains(self, names: Sequence[str]) -> None:
+        """Keep these domains, in this order; one that is new starts from the first there was."""
+        self._choose([name if name in self.domains else self.domains[0] for name in names])
+        self.domains = list(names)
+
+    def _choose(self, names: Sequence[str]) -> None:
+        rows = [self.domains.index(name) for name in names]
+        for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+            setattr(self, buffer, getattr(self, buffer)[rows])
 
 
 class Sums:
@@ -128,9 +135,19 @@ def norm_layers(model: nn.Module) -> list[DomainBatchNorm]:
     return [module for module in model.modules() if isinstance(module, DomainBatchNorm)]
 
 
+def set_domains(model: nn.Module, names: Sequence[str]) -> None:
+    """Keep these domains in every layer, in this order; one that is new starts from the first there was."""
+    for layer in norm_layers(model):
+        layer.set_domains(names)
+
+
 @torch.no_grad()
 def adapt_bn(
-    model: nn.Module, batches: Iterable[Tensor], domain: int, reduce_sum: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    domain: int,
+    forward: Callable[[nn.Module, Tensor], object] = nn.Module.__call__,
+    reduce_sum: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """AdaBN: set a domain's running statistics to those of its own images, with the weights that will be used.
 
@@ -140,6 +157,7 @@ def adapt_bn(
     Args:
         batches: (B, C, H, W) float32 images of the domain, on the model's device.
         domain: position in the layers' `domains`.
+        forward: sends images through the model as prediction does, promoted for example.
         reduce_sum: adds a tensor up over processes; None for one process.
     """
     layers = norm_layers(model)
@@ -148,7 +166,7 @@ def adapt_bn(
     was_training = model.training
     model.eval()  # dropout off; the layers collect instead of using what they have
     for images in batches:
-        model(images)
+        forward(model, images)
     model.train(was_training)
     for layer in layers:
         assert layer.sums is not None

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from l4s.data.dataset import Batch
 from l4s.losses import weighted_sum
+from l4s.models.norm import domain_rows
 from l4s.promote import demote, promote
 from l4s.recipe import Train
 
@@ -39,7 +40,8 @@ class Segment:
         image, target, weight = promote(
             batch.image, batch.target, batch.weight, scale=self.scale, crop=self.crop, generator=at.generator
         )
-        logits = model(image).logits
+        with domain_rows(batch.domain):
+            logits = model(image).logits
         if not batch.adapt.any():
             return self.terms(logits, target, weight)
         source, adapted = (self.terms(logits[rows], target[rows], weight[rows]) for rows in (~batch.adapt, batch.adapt))
