@@ -61,6 +61,8 @@ def _names(recipe: Recipe) -> Iterator[str]:
 
 def _rounds(recipe: Recipe) -> Iterator[str]:
     numbers = [entry.round for entry in recipe.round]
+    if recipe.pseudo.stop and recipe.rounds < 2:
+        yield f"pseudo.stop compares the labels of two rounds, but rounds = {recipe.rounds} makes labels once at most"
     for entry in recipe.round:
         if entry.round > recipe.rounds or numbers.count(entry.round) > 1:
             yield f"[[round]] {entry.round} is given twice, or lies beyond rounds = {recipe.rounds}"
@@ -77,6 +79,7 @@ def _rounds(recipe: Recipe) -> Iterator[str]:
 def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
     """A member starts from weights that its round, or the round before, has made."""
     before: set[str] = set()
+    steps = {entry.round: entry.steps for entry in recipe.round}
     for number in range(recipe.rounds + 1):
         named = next((entry.train for entry in recipe.round if entry.round == number), ())
         trained = {member.name: member for member in members if not named or member.base in named}
@@ -84,6 +87,8 @@ def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
             continues = number and member.config.train.start == "continue"
             if continues and name not in before:
                 yield f"member {name!r} continues in round {number}, but round {number - 1} does not train it"
+            if steps.get(number) == 0 and not continues and member.init is None:
+                yield f"member {name!r} is not trained in round {number} (steps = 0), and has no init to start from"
             init = (member.init or "").removeprefix("member:")
             if not continues and init != (member.init or "") and init not in trained:
                 yield f"member {name!r} starts from {init!r}, which round {number} does not train"

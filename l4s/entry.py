@@ -35,8 +35,8 @@ def pack_entry(
         number, probs = find_ensemble(plan, choice)
         configured = plan.recipe.submit
         facts = submission_facts(plan, number, find_group(plan, number, choice.group))
-        if number < plan.recipe.rounds and choice.round is None:
-            log.warn(f"round {number} is packed: the run has not reached its last round {plan.recipe.rounds} yet")
+        if number < plan.last_round() and choice.round is None:
+            log.warn(f"round {number} is packed: the run has not reached its last round {plan.last_round()} yet")
     elif choice != Choice():
         raise DataError(f"{source} is one ProbFile: a domain, tta, round or group can be chosen of a run only")
     if threshold is None:

@@ -174,7 +174,8 @@ class Experiment:
     def pseudo_key(self, domain: Domain, number: int, group: str) -> str:
         """Fingerprint of the pseudo labels that a round trains on."""
         labels = self.ensemble_key(self.labellers(number, group), number - 1, domain, self.recipe.ensemble_tta)
-        return fingerprint({"step": "pseudo", "probs": labels, "pseudo": self.recipe.pseudo.model_dump(mode="json")})
+        thresholds = self.recipe.pseudo.model_dump(mode="json", exclude={"stop"})
+        return fingerprint({"step": "pseudo", "probs": labels, "pseudo": thresholds})
 
 
 def open_experiment(recipe: Recipe, engine: Engine, run: RunDir, domains: Mapping[str, Domain]) -> Experiment:

@@ -6,7 +6,7 @@ import itertools
 import json
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from l4s.errors import RecipeError, did_you_mean
 from l4s.recipe import MemberConfig, Recipe
 
 Table = dict[str, Any]
-DEFAULTS = ("train", "normalise")  # keys at the top of a recipe that every member inherits
+DEFAULTS = ("train", "normalise", "norm", "adabn")  # keys at the top of a recipe that every member inherits
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -85,12 +85,15 @@ def load_cells(path_or_name: str | Path, overrides: Sequence[str] = ()) -> dict[
     table = _read(path, overrides)
     sweep = parse_recipe(copy.deepcopy(table), str(path)).sweep
     table.pop("sweep", None)
+    named = {axis for axis, choices in sweep.items() if isinstance(choices, Mapping)}
     cells: dict[str, Recipe] = {}
     for axes in _cells(sweep, f"{path}: sweep"):
         cell = copy.deepcopy(table)
-        for key, value in axes.items():
-            _assign(cell, key, value)
-        name = _cell_name(axes)
+        for axis, value in axes.items():
+            choices = sweep[axis]
+            for key, own in (choices[value] if isinstance(choices, Mapping) else {axis: value}).items():
+                _assign(cell, key, own)
+        name = _cell_name(axes, named)
         if name in cells:
             raise RecipeError(f"{path}: sweep has two cells called {name!r}: list values whose names differ")
         cells[name] = parse_recipe(cell, str(path))
@@ -100,7 +103,7 @@ def load_cells(path_or_name: str | Path, overrides: Sequence[str] = ()) -> dict[
 def parse_recipe(table: Table, where: str) -> Recipe:
     """Check a recipe given as a plain table, which is not changed; `where` names it in errors.
 
-    `[train]` and `normalise` at the top are the members' defaults, and are merged into each of them here.
+    `[train]` and the other `DEFAULTS` at the top are merged into each member here.
 
     Raises:
         RecipeError: a key or value is wrong, or tables contradict each other.
@@ -214,19 +217,22 @@ def _expand_grid(base: str, config: MemberConfig, where: str) -> Iterator[Member
         yield Member(name, base, axes, checked, checked.needs, checked.init)
 
 
-def _cells(axes: Mapping[str, Sequence[Any]], where: str) -> Iterator[dict[str, Any]]:
+def _cells(axes: Mapping[str, Collection[Any]], where: str) -> Iterator[dict[str, Any]]:
     """Every combination of the axes' values; one without axes where there are none."""
     if empty := [key for key, values in axes.items() if not values]:
         raise RecipeError(f"{where}: {empty[0]} lists no values: give one or more, or leave it out")
     yield from (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
 
-def _cell_name(axes: Mapping[str, Any]) -> str:
-    """A folder name for a cell: the last part of each key and its value, such as `seed0` or `normalise-source`."""
+def _cell_name(axes: Mapping[str, Any], named: Collection[str] = ()) -> str:
+    """A folder name for a cell: the last part of each key and its value, such as `seed0` or `normalise-source`.
+
+    Values on the axes in `named` are names already.
+    """
     parts = []
     for key, value in axes.items():
         text = "".join(c if c.isalnum() or c in "._" else "-" for c in str(value)).strip("-")
-        parts.append(key.rsplit(".", 1)[-1] + ("" if text[:1].isdigit() else "-") + text)
+        parts.append(text if key in named else key.rsplit(".", 1)[-1] + ("" if text[:1].isdigit() else "-") + text)
     return "-".join(parts)
 
 

@@ -8,8 +8,8 @@ A loss is a plain function `loss(logits, target, weight, *, options)`:
 * the result is a scalar float32 (float64 for float64 logits), computed outside autocast; a batch that is ignored
   everywhere gives 0 with zero gradients, still connected to the logits.
 
-A new loss is one function and one line of `LOSSES`; it starts with `_prepare`, and its options are keyword-only with
-defaults.
+A new loss is one function and one line of `LOSSES`; it starts with `l4s.pixels.prepare`, and its options are
+keyword-only with defaults.
 """
 
 import inspect
@@ -19,10 +19,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from l4s.errors import RecipeError, RunError, did_you_mean
+from l4s.errors import RecipeError, did_you_mean
+from l4s.lovasz import lovasz
+from l4s.ohem import ohem
+from l4s.pixels import cross_entropy, prepare, smoothed
 
 
 def bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ def bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         RunError: the shapes do not belong together.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        return _cross_entropy(*_prepare(logits, target, weight))
+        return cross_entropy(*prepare(logits, target, weight))
 
 
 def soft_ce(logits: Tensor, target: Tensor, weight: Tensor, *, eps: float = 0.1) -> Tensor:
@@ -53,11 +55,9 @@ def soft_ce(logits: Tensor, target: Tensor, weight: Tensor, *, eps: float = 0.1)
         RecipeError: eps lies outside its range.
         RunError: the shapes do not belong together.
     """
-    if not 0.0 <= eps < 1.0:
-        raise RecipeError(f"loss 'soft_ce': eps = {eps} is outside [0, 1); 0.1 is usual")
     with torch.autocast(logits.device.type, enabled=False):
-        values, truth, valid = _prepare(logits, target, weight)
-        return _cross_entropy(values, (1.0 - eps) * truth + eps / 2.0, valid)
+        values, truth, valid = prepare(logits, target, weight)
+        return cross_entropy(values, smoothed(truth, eps, "soft_ce"), valid)
 
 
 def dice(logits: Tensor, target: Tensor, weight: Tensor, *, smooth: float = 1.0) -> Tensor:
@@ -78,7 +78,7 @@ def dice(logits: Tensor, target: Tensor, weight: Tensor, *, smooth: float = 1.0)
         why = "at 0 a batch without landslides has no gradient"
         raise RecipeError(f"loss 'dice': smooth = {smooth} must be positive: {why}; 1.0 is usual")
     with torch.autocast(logits.device.type, enabled=False):
-        values, truth, valid = _prepare(logits, target, weight)
+        values, truth, valid = prepare(logits, target, weight)
         probs = values.sigmoid()
         both = (valid * probs * truth).sum()
         either = (valid * probs).sum() + (valid * truth).sum()
@@ -90,6 +90,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "bce": bce,
     "soft_ce": soft_ce,
     "dice": dice,
+    "lovasz": lovasz,
+    "ohem": ohem,
 }
 
 
@@ -137,27 +139,3 @@ def _bind(name: str, options: Mapping[str, Any]) -> Callable[..., Tensor]:
     pixel = torch.zeros(1, 1)
     function(pixel, pixel, torch.ones(1, 1))
     return function
-
-
-def _prepare(logits: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, target and weight as `(B, pixels)` float32 or wider; where the weight is 0, logit and target are 0."""
-    without_channel = logits.shape[:1] + logits.shape[2:]
-    for what, tensor in (("target", target), ("weight", weight)):
-        # Without this check (B, 1, H, W) against (B, H, W) would broadcast to (B, B, H, W) in silence.
-        if logits.shape[1] != 1 or tensor.shape not in (logits.shape, without_channel):
-            shapes = f"logits {tuple(logits.shape)} and {what} {tuple(tensor.shape)}"
-            raise RunError(f"{shapes} do not belong together: expected (B, 1, ...) and (B, ...) or (B, 1, ...)")
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    flat = logits.flatten(1).shape
-    values, truth, valid = (tensor.to(dtype).reshape(flat) for tensor in (logits, target, weight))
-    used = valid > 0
-    zero = values.new_zeros(())
-    # where() and not a product: 0 * NaN would be NaN, in the value and in the gradient.
-    return torch.where(used, values, zero), torch.where(used, truth, zero), valid
-
-
-def _cross_entropy(values: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Cross entropy of prepared `(B, pixels)` tensors, averaged over the weight."""
-    total = valid.sum()
-    each = F.binary_cross_entropy_with_logits(values, truth, reduction="none")
-    return (valid * each).sum() / torch.where(total > 0, total, 1.0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from l4s import log
 from l4s.errors import RunError, did_you_mean
 from l4s.experiment import Experiment
 from l4s.load import Member
@@ -14,6 +15,9 @@ def run_recipe(x: Experiment) -> None:
     for number in range(x.recipe.rounds + 1):
         if number:
             run_pseudo(x, number)
+        if number > x.plan.last_round():
+            log.info(f"the labels for round {number} hardly differ from those of round {number - 1}: the rounds end here")
+            break
         for member in x.trained(number):
             run_fit(x, member, number)
             run_predict(x, member, number)

@@ -1,7 +1,7 @@
 """A run directory read back: its recipe, and which files each of its rounds should hold. Opens no data, imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from l4s.errors import RunError, did_you_mean
@@ -24,8 +24,19 @@ class Plan:
 
     def trained(self, number: int) -> list[Member]:
         """The members that train in a round."""
-        names = self.round(number).train
-        return [member for member in self.members if not names or member.base in names]
+        entry = self.round(number)
+        chosen = [member for member in self.members if not entry.train or member.base in entry.train]
+        return chosen if entry.steps is None else [with_steps(member, entry.steps) for member in chosen]
+
+    def last_round(self) -> int:
+        """The round that a run ends with: the recipe's last, or the one before labels that no longer change."""
+        stop = self.recipe.pseudo.stop
+        for number in range(2, self.recipe.rounds + 1) if stop else ():
+            made = [self.run.pseudo(number, group) / "kept.json" for group in self.groups(number)]
+            shares = [domain for path in made if path.is_file() for domain in read_json(path).values()]
+            if all(path.is_file() for path in made) and all(share["changed"] < stop for share in shares):
+                return number - 1
+        return self.recipe.rounds
 
     def predicted(self) -> list[str]:
         """Domains that are predicted: targets, eval domains and held-out sources."""
@@ -54,6 +65,12 @@ class Plan:
     def probs(self, folder: Path) -> dict[tuple[str, Tta], Path]:
         """The ProbFile that a member's or an ensemble's folder should hold for each domain and augmentation."""
         return {(d, tta): self.run.probs(folder, d, tta) for d in self.predicted() for tta in self.tta(d)}
+
+
+def with_steps(member: Member, steps: int) -> Member:
+    """A member that trains for another number of steps."""
+    train = member.config.train.model_copy(update={"steps": steps})
+    return replace(member, config=member.config.model_copy(update={"train": train}))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from l4s.data.bands import Bands
+from l4s.data.classes import Classes
 from l4s.data.domain import Domain
 from l4s.data.probs import ProbFile
+from l4s.data.readers import read_image, read_mask
 from l4s.data.survey import Survey
 from l4s.metrics import predicted
 from l4s.rundir import write_atomic
@@ -83,6 +86,33 @@ def draw_statistics(out: Path, surveys: Sequence[Survey]) -> Path:
     axes.tick_params(axis="y", labelsize=8)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.legend(fontsize=7, frameon=False)
+    return _save(figure, out)
+
+
+def draw_classes(out: Path, classes: Classes, bands: Bands, count: int = 4) -> Path:
+    """Patches with their landslides outlined, from few to many, and the pixels of both classes (Zhao 2022, Figure 1)."""
+    from matplotlib.figure import Figure
+
+    rows = np.flatnonzero(classes.landslide_pixels)
+    rows = rows[np.argsort(classes.landslide_pixels[rows], kind="stable")]
+    chosen = [
+        classes.patches[rows[place]] for place in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
+    ]
+    figure = Figure(figsize=((len(chosen) + 1) * INCHES + 0.6, INCHES + 0.5), layout="constrained")
+    axes = figure.subplots(1, len(chosen) + 1, squeeze=False)[0]
+    for axis, patch in zip(axes, chosen, strict=False):
+        image, mask = read_image(patch, bands), read_mask(patch)
+        axis.imshow(displayed(image[None], bands.rgb_index)[0][0], interpolation="nearest")
+        axis.contour(mask == 1, levels=[0.5], colors="#e66101", linewidths=0.8)
+        axis.set_title(f"{patch.id}: {(mask == 1).mean():.2%}", fontsize=8)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    bars = axes[-1].bar(("background", "landslide"), (classes.background, classes.landslide), color=("grey", "#e66101"))
+    axes[-1].bar_label(bars, (f"{classes.ratio:.0f}", "1"), fontsize=8)
+    axes[-1].set_title(f"pixels of {classes.name}", fontsize=8)
+    axes[-1].tick_params(labelsize=7)
+    axes[-1].set_yticks([])
+    axes[-1].margins(y=0.15)  # room for the numbers
     return _save(figure, out)
 
 

@@ -37,6 +37,12 @@ class PseudoLabels:
         return {"kept": kept, "ignored": 1 - kept, "positive": positive}
 
 
+def changed(labels: PseudoLabels, before: PseudoLabels) -> float:
+    """Share of all pixels that are labelled differently than in the round before: landslide, background or ignored."""
+    same = (labels.weight == before.weight) & ((labels.target == before.target) | (labels.weight == 0))
+    return 1.0 - float(same.mean())
+
+
 def pseudo(probs: ProbFile, config: Pseudo, out: Path, *, fingerprint: str) -> PseudoLabels:
     """Label each pixel of `probs` by the thresholds, and write the labels.
 

@@ -216,6 +216,7 @@ class Train(Section):
     target_weight: float = Field(default=1.0, gt=0)  # lambda_t of L = L_source + lambda_t L_target
     start: Literal["restart", "continue"] = "restart"  # rounds >= 1: from initial weights, or from the last round's
     loss: tuple[LossTerm, ...] = (LossTerm(name="bce"), LossTerm(name="dice"))
+    aux: float = Field(default=0.4, gt=0)  # of the same loss of an auxiliary head, where the model has one (Yuan 2020)
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule()
     clip: float | None = Field(default=None, gt=0)  # norm of the whole gradient
@@ -255,9 +256,13 @@ class MemberConfig(Section):
 
 
 class Round(Section):
-    """What changes in one round: who trains, and which members' ensemble labels the targets."""
+    """What changes in one round: who trains and for how long, and which members' ensemble labels the targets.
+
+    `steps = 0` takes the weights that members start from as they are.
+    """
 
     round: int = Field(ge=0)
+    steps: int | None = Field(default=None, ge=0)
     train: tuple[str, ...] = ()
     labels_from: tuple[str, ...] = ()
 
@@ -271,11 +276,12 @@ class Pseudo(Section):
     upper: float = Field(default=0.7, gt=0, lt=1)
     lower: float = Field(default=0.3, ge=0, lt=1)
     under_threshold: Literal["ignore", "background"] = "ignore"
+    stop: float | None = Field(default=None, gt=0, lt=1)  # the rounds end once a smaller share of pixels changes label
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.under_threshold == "background":
-            _refuse_idle(self, "pseudo labels without ignored pixels", {"upper", "under_threshold"})
+            _refuse_idle(self, "pseudo labels without ignored pixels", {"upper", "under_threshold", "stop"})
         elif self.lower >= self.upper:
             raise ValueError(f"pseudo.lower {self.lower} must lie below pseudo.upper {self.upper}")
         return self
@@ -327,7 +333,8 @@ class Recipe(Section):
     predict: Predict = Predict()
     ensemble: Ensemble = Ensemble()
     submit: Submit | None = None
-    sweep: Mapping[str, tuple[Any, ...]] = {}
+    # an axis is a key with its values, or a name with a table of named cells, each of the keys that it changes
+    sweep: Mapping[str, tuple[Any, ...] | Mapping[str, Mapping[str, Any]]] = {}
 
     def domains(self, *roles: str) -> tuple[str, ...]:
         """Names of the domains that have one of these roles, in the recipe's order."""

@@ -31,7 +31,7 @@ def cell_status(plan: Plan, now: float) -> Row:
     """The state of one run: its rounds, and the submissions it ended in."""
     return {
         "recipe": plan.recipe.name,
-        "rounds": [_round(plan, number, now) for number in range(plan.recipe.rounds + 1)],
+        "rounds": [_round(plan, number, now) for number in range(plan.last_round() + 1)],
         "submissions": [_submission(path) for path in sorted(plan.run.submission.glob("*.json"))],
     }
 

@@ -22,7 +22,7 @@ from l4s.member import adapt_member, adapts, initial_member, norm_domains, norm_
 from l4s.metrics import pooled_scores
 from l4s.plan import submission_facts
 from l4s.predict import View, predict
-from l4s.pseudo import PseudoLabels, open_pseudo, pseudo, warnings
+from l4s.pseudo import PseudoLabels, changed, open_pseudo, pseudo, warnings
 from l4s.recipe import Submit, Tta, fingerprint
 from l4s.score import score
 from l4s.submit import read_card, submit
@@ -36,12 +36,19 @@ def run_pseudo(x: Experiment, number: int) -> None:
     """Label the targets for round `number` from the ensemble of the round before."""
     for group in x.grouped(x.trained(number)):
         folder = x.run.pseudo(number, group)
-        kept = {domain.name: _labelled(x, number, domain, group).shares() for domain in x.target()}
+        kept = {domain.name: _labelling(x, number, domain, group) for domain in x.target()}
         if x.engine.main:
             rundir.write_json(folder / "kept.json", kept)
             rundir.finish(folder, fingerprint(kept))
         x.engine.wait()
     rundir.reached("pseudo.done")
+
+
+def _labelling(x: Experiment, number: int, domain: Domain, group: str) -> dict[str, float]:
+    """Label a domain, and say how; from the second time on, how much of it changed."""
+    labels = _labelled(x, number, domain, group)
+    before = x.run.pseudo(number - 1, group) / f"{domain.name}.h5"
+    return labels.shares() | ({"changed": changed(labels, open_pseudo(before))} if number > 1 else {})
 
 
 def _labelled(x: Experiment, number: int, domain: Domain, group: str) -> PseudoLabels:
@@ -160,14 +167,14 @@ def run_ensemble(x: Experiment, number: int) -> None:
 
 def run_submit(x: Experiment) -> None:
     """Pack the last round's ensemble of the domain to submit, checked, with its card."""
-    config = x.recipe.submit
+    config, last = x.recipe.submit, x.plan.last_round()
     if config is None or not x.engine.main:
         return
-    for group in x.grouped(x.trained(x.recipe.rounds)):
-        folder = x.run.ensemble(x.recipe.rounds, group)
+    for group in x.grouped(x.trained(last)):
+        folder = x.run.ensemble(last, group)
         probs = open_probs(x.run.probs(folder, config.domain, x.recipe.ensemble_tta))
         name = "-".join(filter(None, (x.recipe.name, config.domain, group)))
-        facts = submission_facts(x.plan, x.recipe.rounds, group)
+        facts = submission_facts(x.plan, last, group)
         out = x.run.submission / f"{name}.zip"
         if not _is_packed(out, probs, config, facts):
             submit(probs, out, threshold=config.threshold, min_area=config.min_area, facts=facts)

@@ -295,6 +295,21 @@ def test_a_sweep_makes_a_recipe_of_each_cell(tmp_path):
     assert cell.domain["away"].split == "test" and cell.sweep == {}
 
 
+def test_an_axis_may_name_its_cells(tmp_path):
+    lines = (
+        "[sweep]",
+        "'train.steps' = [3, 4]",
+        "[sweep.way]",
+        "plain = {}",
+        "csn = { norm = 'domain', 'domain.away.split' = 'test' }",
+    )
+    cells = load_cells(write(tmp_path, *lines))
+    assert list(cells) == ["steps3-plain", "steps3-csn", "steps4-plain", "steps4-csn"]
+    csn, plain = cells["steps4-csn"], cells["steps4-plain"]
+    assert (csn.member["a"].train.steps, csn.member["a"].norm, csn.domain["away"].split) == (4, "domain", "test")
+    assert (plain.member["a"].train.steps, plain.member["a"].norm) == (4, "batch")
+
+
 def test_without_a_sweep_there_is_one_cell(tmp_path):
     assert load_cells(write(tmp_path)) == {"": load(tmp_path)}
 
@@ -306,6 +321,8 @@ def test_without_a_sweep_there_is_one_cell(tmp_path):
         ("'train.steps' = []", "sweep: train.steps lists no values"),
         ("'train.clip' = [0.5, 0.5]", "two cells called 'clip0.5'"),
         ("'domain.away.split' = ['a/b', 'a b']", "two cells called 'split-a-b'"),
+        ("way = { a = { nrom = 'domain' } }", "there is no key 'nrom', did you mean 'norm'"),
+        ("way = {}", "sweep: way lists no values"),
     ],
 )
 def test_a_wrong_sweep_fails_when_it_is_loaded(tmp_path, line, message):

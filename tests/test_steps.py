@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from l4s import fit, rundir
 from l4s.data.probs import open_probs
-from l4s.errors import RunError
+from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, weights
 from l4s.pipeline import predict_round, run_recipe, train_round
 from l4s.pseudo import open_pseudo
@@ -441,3 +441,32 @@ def test_a_submission_of_other_settings_is_packed_again(place, tmp_path, change)
     after = packed(tmp_path / "run")[1]
     assert (after.threshold, after.min_area) != (before.threshold, before.min_area)
     assert after.fingerprint == before.fingerprint
+
+
+@pytest.mark.parametrize(("stop", "last"), [(0.9999, 1), (1e-9, 3)])
+def test_rounds_end_once_labels_hardly_change(place, tmp_path, stop, last):
+    x = opened(place, tmp_path / "run", "rounds=3", f"pseudo.stop={stop}")
+    run_recipe(x)
+    assert x.plan.last_round() == last
+    assert (x.run.member(last, "a") / "done.json").is_file() and not x.run.member(last + 1, "a").exists()
+    (zip_,) = x.run.submission.glob("*.zip")
+    assert read_card(zip_.with_suffix(".json")).facts["round"] == last
+    first, second = (open_pseudo(x.run.pseudo(number, "") / "away.h5") for number in (1, 2))
+    states = [np.where(each.weight == 1, each.target, 2) for each in (first, second)]
+    told = json.loads((x.run.pseudo(2, "") / "kept.json").read_text())["away"]["changed"]
+    assert told == pytest.approx((states[0] != states[1]).mean()) and told > 0
+
+
+def test_a_round_without_steps_takes_weights_as_they_are(place, tmp_path):
+    source = opened(place, tmp_path / "first", "rounds=0")
+    run_recipe(source)
+    lines = ("[[round]]", "round = 0", "steps = 0")
+    starts = [f"member.{name}.init='run:first/round-0/{name}'" for name in "ab"]
+    x = opened(place, tmp_path / "second", *starts, lines=lines)
+    run_recipe(x)
+    for name in "ab":
+        ours, theirs = (load_file(weights(each.run.member(0, name))[0]) for each in (x, source))
+        assert all((ours[key] == theirs[key]).all() for key in theirs)
+        assert not (load_file(weights(x.run.member(1, name))[0])["head.weight"] == theirs["head.weight"]).all()
+    with pytest.raises(RecipeError, match="member 'a' is not trained in round 0 .steps = 0., and has no init"):
+        opened(place, tmp_path / "third", lines=lines)

@@ -12,6 +12,13 @@ from l4s.cli.synth import synth
 if TYPE_CHECKING:
     from l4s.data.survey import Survey
 
+Splits = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--split", help="train, validation, test or a folder below DIR; repeated. Default: what is there."),
+]
+BandNames = Annotated[Optional[str], typer.Option(help="Names of the bands in file order: b4,b3,b2.")]  # noqa: UP045
+CLASSES = ("split", "patches", "empty", "landslide : background", "landslides", "area, 10 / 50 / 90 %")
+
 app = typer.Typer(no_args_is_help=True, help="Look at data, or generate some.")
 
 
@@ -25,13 +32,8 @@ def register(root: typer.Typer) -> None:
 @app.command()
 def stats(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, or a folder of image_N.h5.")],
-    splits: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--split", help="train, validation, test or a folder below DIR; repeated. Default: what is there."
-        ),
-    ] = None,
-    bands: Annotated[Optional[str], typer.Option(help="Names of the bands in file order: b4,b3,b2.")] = None,  # noqa: UP045
+    splits: Splits = None,
+    bands: BandNames = None,
     picture: Annotated[Optional[Path], typer.Option(help="Draw them: a .png to write.")] = None,  # noqa: UP045
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -55,6 +57,44 @@ def stats(
     show.table(str(folder), _header(surveys), [_line(surveys, band) for band in range(len(surveys[0].bands))])
     for each in surveys:
         typer.echo(f"{each.name}: {each.patches} patches, {each.labelled} with masks, statistics {each.hash}")
+
+
+@app.command()
+def classes(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, or a folder of image_N.h5.")],
+    splits: Splits = None,
+    bands: BandNames = None,
+    picture: Annotated[Optional[Path], typer.Option(help="Draw those of the first split: a .png to write.")] = None,  # noqa: UP045
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """How rare and how small landslides are: pixels of both classes, patches without any, areas in pixels."""
+    from l4s.data.bands import Bands
+    from l4s.data.classes import count_classes
+    from l4s.data.survey import detect_bands
+    from l4s.load import validate
+
+    named = validate(Bands, {"file": bands.split(",")}, "--bands") if bands else None
+    counted = count_classes(folder, splits or ())
+    if picture:
+        from l4s.plots import draw_classes
+
+        draw_classes(picture, counted[0], named or detect_bands(counted[0].patches[0].image))
+    if json:
+        show.as_json([each.as_dict() for each in counted])
+        return
+    show.table(str(folder), CLASSES, [_classes(each.as_dict()) for each in counted])
+
+
+def _classes(row: "dict[str, object]") -> list[str]:
+    ratio, areas = row["ratio"], [row.get(f"area_p{share}") for share in (10, 50, 90)]
+    cells = [
+        row["name"],
+        row["patches"],
+        row["empty"],
+        "none" if ratio is None else f"1 : {ratio:.1f}",
+        row["landslides"],
+    ]
+    return [*map(str, cells), " / ".join(f"{area:.0f}" for area in areas if area is not None)]
 
 
 def _header(surveys: "list[Survey]") -> list[str]:

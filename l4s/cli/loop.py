@@ -8,7 +8,7 @@ import typer
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (see `l4s recipes`).")]
 RecipeOrNone = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Argument(help="A recipe file, or the name of a shipped one; default l4s-rgb.", show_default=False),
+    typer.Argument(help="A recipe file, or the name of a shipped one; default zhao2022.", show_default=False),
 ]
 Data = Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")]
 Run = Annotated[Optional[Path], typer.Option(help="Run directory; default runs/<recipe name>.")]  # noqa: UP045
@@ -19,7 +19,7 @@ LastRound = Annotated[
     typer.Option("--round", min=0, help="Which round; default 0, or with a run given the last that is finished."),
 ]
 Members = Annotated[Optional[list[str]], typer.Option("--member", help="Only these members.")]  # noqa: UP045
-DEFAULT = "l4s-rgb"
+DEFAULT = "zhao2022"
 MACHINE, IMAGES, RUNS = "Machine", "New images", "Several runs"
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=MACHINE)]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=MACHINE)]

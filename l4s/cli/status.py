@@ -75,7 +75,8 @@ def lines(state: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _kept(domain: str, shares: dict[str, float]) -> str:
-    return f"{domain}: {shares['kept']:.1%} kept, {shares['positive']:.2%} of it landslide"
+    told = f"{domain}: {shares['kept']:.1%} kept, {shares['positive']:.2%} of it landslide"
+    return told + (f", {shares['changed']:.1%} changed" if "changed" in shares else "")
 
 
 def _state(step: dict[str, Any]) -> str:

@@ -10,7 +10,9 @@ from l4s.data.bands import Bands
 from l4s.errors import RecipeError, did_you_mean
 from l4s.models.baseline import baseline
 from l4s.models.contract import Output
+from l4s.models.hrnet_ocr import hrnet_ocr
 from l4s.models.segformer import segformer
+from l4s.models.segformer_hf import segformer_hf
 from l4s.models.unet import unet
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ __all__ = ["MODELS", "Output", "build_model", "check_options"]
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "unet": unet,
     "segformer": segformer,
+    "segformer_hf": segformer_hf,
+    "hrnet_ocr": hrnet_ocr,
     "baseline": baseline,
 }
 """Each builder is `(bands, *, size, **options) -> model`, and `model(image)` returns `Output`."""

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
+from segmentation_models_pytorch.base.initialization import initialize_decoder
 from segmentation_models_pytorch.encoders import encoders as smp_encoders
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
 from l4s.data.bands import Bands
 from l4s.errors import RecipeError
-from l4s.models.networks import EncoderDecoder
+from l4s.models.networks import EncoderDecoder, double_conv
+from l4s.models.timm_state import timm_state
 from l4s.models.weights import load_weights
 
 TIMM = "tu-"
@@ -38,9 +41,19 @@ def encoder_name(name: str) -> str:
 
 
 def build_segmenter(
-    architecture: str, encoder: str, bands: Bands, *, size: int, depth: int, weights: str, options: Mapping[str, Any]
+    architecture: str,
+    encoder: str,
+    bands: Bands,
+    *,
+    size: int,
+    depth: int,
+    weights: str,
+    options: Mapping[str, Any],
+    detail: int = 0,
 ) -> EncoderDecoder:
     """Build an SMP architecture for these bands, with pretrained weights where asked for.
+
+    `detail` is the width of what the last stage of a U-Net's decoder receives of the image itself, see `unet`.
 
     Raises:
         RecipeError: an encoder that does not exist or does not fit the architecture.
@@ -63,15 +76,25 @@ def build_segmenter(
         raise RecipeError(
             f"model.encoder = {encoder!r} cannot feed {architecture} at depth {depth}: {error}"
         ) from error
-    network = EncoderDecoder(model.encoder, model.decoder, model.segmentation_head, model.encoder.output_stride)
+    stem = _detail(model.decoder.blocks, len(bands.names), detail) if detail else None
+    network = EncoderDecoder(model.encoder, model.decoder, model.segmentation_head, model.encoder.output_stride, stem)
 
     def hub() -> nn.Module:
         source = True if name.startswith(TIMM) else "imagenet"
         pretrained: nn.Module = get_encoder(name, in_channels=3, depth=depth, weights=source, **sized)
         return pretrained
 
-    load_weights(network, weights, bands, encoder=name.removeprefix(TIMM), hub=hub)
+    convert = partial(timm_state, encoder=model.encoder)
+    load_weights(network, weights, bands, encoder=name.removeprefix(TIMM), hub=hub, convert=convert)
     return network
+
+
+def _detail(blocks: Any, channels: int, width: int) -> nn.Module:
+    """Two convolutions of the image at its full size, for which the last of a decoder's stages, in place, gets room."""
+    below, last = (block.conv2[0].out_channels for block in blocks[-2:])
+    blocks[-1] = type(blocks[-1])(below, width, last)
+    initialize_decoder(blocks[-1])
+    return double_conv(channels, width, width)
 
 
 def _sized(name: str, size: int) -> dict[str, Any]:

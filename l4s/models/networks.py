@@ -20,20 +20,45 @@ def pad_to_stride(image: Tensor, stride: int) -> Tensor:
 
 
 class EncoderDecoder(nn.Module):
-    """Encoder, decoder and head of an SMP model; parameters of the encoder are named `encoder.*`."""
+    """Encoder, decoder and head of an SMP model; parameters of the encoder are named `encoder.*`.
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module, stride: int) -> None:
+    `detail`, where given, is `(B, C, H, W)` -> `(B, D, H, W)`, and the decoder's last stage takes what it returns.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, head: nn.Module, stride: int, detail: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.head = head
         self.stride = stride
+        self.detail = detail
 
     def forward(self, image: Tensor) -> Output:
         """`(B, C, H, W) float32` -> logits `(B, 1, H, W)`."""
         height, width = image.shape[-2:]
-        features = self.encoder(pad_to_stride(image, self.stride))
+        x = pad_to_stride(image, self.stride)
+        features = self.encoder(x)
+        if self.detail is not None:  # SMP's decoder drops the first feature, the image, and takes all others from below
+            features = [features[0], self.detail(x), *features[1:]]
         logits = self.head(self.decoder(features))
+        return Output(logits[..., :height, :width], {})
+
+
+class MixTransformerSegmenter(nn.Module):
+    """Encoder and decode head of the SegFormer in transformers; parameters of the encoder are named `encoder.*`."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, image: Tensor) -> Output:
+        """`(B, C, H, W) float32` -> logits `(B, 1, H, W)`."""
+        height, width = image.shape[-2:]
+        stages = self.encoder(pad_to_stride(image, 32), output_hidden_states=True).hidden_states
+        logits = F.interpolate(self.decoder(stages), scale_factor=4.0, mode="bilinear")
         return Output(logits[..., :height, :width], {})
 
 
@@ -44,10 +69,10 @@ class BaselineUNet(nn.Module):
         super().__init__()
         widths = [width * factor for factor in (1, 2, 4, 8, 8)]
         self.encoder = nn.ModuleList(
-            _double_conv(below, above, above) for below, above in zip([channels, *widths[:-1]], widths, strict=True)
+            double_conv(below, above, above) for below, above in zip([channels, *widths[:-1]], widths, strict=True)
         )
         self.decoder = nn.ModuleList(
-            _double_conv(2 * skip, skip, out) for skip, out in zip(widths[3::-1], [*widths[2::-1], width], strict=True)
+            double_conv(2 * skip, skip, out) for skip, out in zip(widths[3::-1], [*widths[2::-1], width], strict=True)
         )
         self.head = nn.Conv2d(width, 1, kernel_size=1)
 
@@ -71,7 +96,8 @@ class BaselineUNet(nn.Module):
         return x
 
 
-def _double_conv(channels: int, middle: int, out: int) -> nn.Sequential:
+def double_conv(channels: int, middle: int, out: int) -> nn.Sequential:
+    """Two convolutions of 3 x 3, each with BatchNorm and ReLU."""
     layers: list[nn.Module] = []
     for below, above in ((channels, middle), (middle, out)):
         # the bias is idle before BatchNorm, but the organisers have it and their parameter count shows it

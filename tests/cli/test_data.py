@@ -1,4 +1,4 @@
-"""`l4s data stats`: against numpy over all pixels."""
+"""`l4s data stats` and `l4s data classes`: against numpy over all pixels."""
 
 import json
 
@@ -146,3 +146,27 @@ def test_files_that_are_no_patches(l4s, tmp_path):
     assert shown.exit_code == 2
     assert "a patch is (H, W, bands)" in shown.stderr
     assert l4s("data", "stats", tmp_path / "nowhere").exit_code == 2
+
+
+def test_classes_are_counted_in_the_masks(l4s, tmp_path):
+    touching = np.zeros((16, 16), np.uint8)
+    touching[0, 0] = touching[1, 1] = 1  # one landslide: they touch at a corner
+    touching[5:8, 5:9] = 1
+    touching[15] = 255
+    images = [np.random.default_rng(0).normal(size=(16, 16, 3))] * 2
+    folder = write_images(tmp_path / "patches", images, [touching, np.zeros((16, 16), np.uint8)])
+    shown = l4s("data", "classes", folder, "--picture", tmp_path / "classes.png", "--json")
+    assert shown.exit_code == 0, shown.output
+    (row,) = json.loads(shown.stdout)
+    wanted = {"patches": 2, "empty": 1, "landslide": 14, "ignored": 16, "background": 512 - 30, "landslides": 2}
+    assert {key: row[key] for key in wanted} == wanted
+    assert row["ratio"] == pytest.approx((512 - 30) / 14) and row["area_p50"] == 7
+    assert (tmp_path / "classes.png").stat().st_size > 1000
+    text = l4s("data", "classes", folder)
+    assert "1 : 34.4" in text.stdout
+
+
+def test_classes_need_masks(l4s, tmp_path):
+    write_images(tmp_path, [np.zeros((16, 16, 3))])
+    told = l4s("data", "classes", tmp_path)
+    assert told.exit_code == 2 and "without masks" in told.output

@@ -1,5 +1,6 @@
 """Every model: any bands, any size, equal seeds, weights that survive a file."""
 
+import copy
 import subprocess
 import sys
 
@@ -22,11 +23,33 @@ BANDS = {
     7: Bands(use=("b2", "b3", "b4", "b8", "b11", "slope", "dem")),
     14: Bands(),
 }
-TINY = {
-    "unet": {"encoder": "mobilenetv3_small_050", "decoder": [32, 16, 8, 8, 8]},
-    "segformer": {"encoder": "mit_b0", "decoder": 16},
-    "baseline": {"width": 4},
+SWIN = "swin_tiny_patch4_window7_224"
+NARROW = [32, 16, 8, 8, 8]
+CASES = {
+    "unet": ("unet", {"encoder": "mobilenetv3_small_050", "decoder": NARROW}),
+    "segformer": ("segformer", {"encoder": "mit_b0", "decoder": 16}),
+    "baseline": ("baseline", {"width": 4}),
+    "segformer_hf": ("segformer_hf", {"encoder": "mit_b0", "decoder": 16}),
+    "hrnet_ocr": ("hrnet_ocr", {"encoder": "hrnet_w18_small", "width": 32}),
+    "swin": ("unet", {"encoder": SWIN, "decoder": NARROW}),
+    "efficientnetv2": ("unet", {"encoder": "tf_efficientnetv2_s", "decoder": NARROW}),
+    "resnet": ("unet", {"encoder": "resnet50", "decoder": NARROW}),
 }
+"""The smallest of each family; every one of them keeps the whole contract."""
+SMALL = ("unet", "segformer", "baseline", "segformer_hf", "hrnet_ocr")
+"""One of each builder."""
+EXTRAS = {"hrnet_ocr": {"aux"}}
+STRIDE = {"baseline": 16}
+PROMOTED = [CASES[case] for case in ("segformer", "segformer_hf", "swin")]
+OTHERS = [
+    *[CASES[case] for case in CASES if CASES[case] not in PROMOTED],
+    *[(name, {"encoder": f"mit_b{n}"}) for name in ("segformer", "segformer_hf") for n in range(1, 6)],
+    *[("unet", {"encoder": f"swin_{size}_patch4_window7_224"}) for size in ("small", "base")],
+    ("unet", {"encoder": "tf_efficientnetv2_m"}),
+    ("hrnet_ocr", {"encoder": "hrnet_w18"}),
+    ("hrnet_ocr", {"encoder": "hrnet_w48", "width": 512}),
+]
+VARIANTS = [*PROMOTED, *[pytest.param(*variant, marks=pytest.mark.slow) for variant in OTHERS]]
 
 
 @pytest.fixture(autouse=True)
@@ -37,73 +60,105 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def build(name: str, channels: int = 3, seed: int = 0, size: int = 64) -> nn.Module:
-    return build_model(name, BANDS[channels], size=size, seed=seed, options=TINY.get(name, {}))
+def build(case: str, channels: int = 3, seed: int = 0, size: int = 64) -> nn.Module:
+    name, options = CASES[case]
+    return build_model(name, BANDS[channels], size=size, seed=seed, options=options)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def settled(case: str) -> nn.Module:
+    """In evaluation, after a few batches that moved the running statistics. Not to be changed."""
+    model = build(case, seed=1)
+    with torch.no_grad():
+        for step in range(3):
+            model(images(4, 3, 64, 64, seed=step))
+    return model.eval()
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def test_every_builder_is_tested():
+    assert {name for name, _ in CASES.values()} == {CASES[case][0] for case in SMALL} == MODELS.keys()
+
+
 @pytest.mark.parametrize("channels", BANDS)
-@pytest.mark.parametrize("name", MODELS)
-def test_forward_and_backward_with_any_bands(name, channels):
-    model = build(name, channels)
-    output = model(images(2, channels, 64, 64))
+def test_forward_and_backward_with_any_bands(case, channels):
+    model = build(case, channels)
+    image = images(2, channels, 64, 64).requires_grad_()
+    output = model(image)
     assert isinstance(output, Output)
-    assert output.logits.shape == (2, 1, 64, 64)
-    assert output.logits.dtype == torch.float32
-    assert output.extras == {}
+    assert output.extras.keys() == EXTRAS.get(case, set())
+    for logits in (output.logits, *output.extras.values()):
+        assert logits.shape == (2, 1, 64, 64)
+        assert logits.dtype == torch.float32
     output.logits.square().mean().backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
+    assert (image.grad.abs().amax(dim=(0, 2, 3)) > 0).all(), "a band is not seen"
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_band_is_seen(name):
-    model = build(name, 7).eval()
-    image = images(1, 7, 64, 64).requires_grad_()
-    model(image).logits.square().sum().backward()
-    assert (image.grad.abs().amax(dim=(0, 2, 3)) > 0).all()
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_saved_and_loaded_weights_give_equal_logits(name, tmp_path):
-    model, other = build(name, seed=1), build(name, seed=2)
-    model(images(4, 3, 64, 64))  # moves the running statistics, which must be saved too
-    image = images(1, 3, 64, 64, seed=5)
-    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+def test_saved_and_loaded_weights_give_equal_logits(case, settled, tmp_path):
+    save_file(settled.state_dict(), tmp_path / "weights.safetensors")
+    other, image = build(case, seed=2).eval(), images(1, 3, 64, 64, seed=5)
     with torch.no_grad():
-        expected = model.eval()(image).logits
-        assert not torch.equal(other.eval()(image).logits, expected)
+        expected = settled(image).logits
+        assert not torch.equal(other(image).logits, expected)
         other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
         assert torch.equal(other(image).logits, expected)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_odd_sizes_are_padded_by_their_edge_and_cropped_back(name):
-    model = build(name).eval()
+def test_an_image_does_not_depend_on_its_batch(settled):
+    both = images(2, 3, 64, 64)
+    with torch.no_grad():
+        together = settled(both).logits
+        for row in range(2):
+            torch.testing.assert_close(settled(both[row : row + 1]).logits[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+def test_odd_sizes_are_padded_by_their_edge_and_cropped_back(case, settled):
+    stride = STRIDE.get(case, 32)
     image = images(1, 3, 50, 70)
-    padded = np.pad(image.numpy(), ((0, 0), (0, 0), (0, 14), (0, 26)), mode="edge")
+    padded = np.pad(image.numpy(), ((0, 0), (0, 0), (0, -50 % stride), (0, -70 % stride)), mode="edge")
     with torch.no_grad():
-        logits = model(image).logits
-        whole = model(torch.from_numpy(padded)).logits
-    assert logits.shape == (1, 1, 50, 70)
-    if name == "baseline":  # its stride is 16: 50 x 70 becomes 64 x 80
-        whole = model(torch.from_numpy(padded[..., :80])).logits
-    torch.testing.assert_close(logits, whole[..., :50, :70])
+        output, whole = settled(image), settled(torch.from_numpy(padded))
+    for key in EXTRAS.get(case, ()):
+        torch.testing.assert_close(output.extras[key], whole.extras[key][..., :50, :70])
+    assert output.logits.shape == (1, 1, 50, 70)
+    torch.testing.assert_close(output.logits, whole.logits[..., :50, :70])
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_one_small_image_is_a_batch_in_evaluation(name):
+def test_one_small_image_is_a_batch_in_evaluation(settled):
     with torch.no_grad():
-        logits = build(name).eval()(images(1, 3, 32, 32)).logits
+        logits = settled(images(1, 3, 32, 32)).logits
     assert logits.shape == (1, 1, 32, 32)
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_comes_close(settled):
+    image = images(1, 3, 64, 64, seed=9)
+    with torch.no_grad():
+        exact = settled(image).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = settled(image).logits.float()
+    # eight bits tell a number from one 0.4 % larger, and every layer rounds
+    assert (rounded - exact).square().mean().sqrt() < 0.05 * exact.square().mean().sqrt()
+
+
+def test_the_encoder_is_told_by_its_prefix(settled):
+    keys = list(settled.state_dict())
+    share = sum(key.startswith("encoder.") for key in keys)
+    assert 0 < share < len(keys)
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_equal_seeds_give_equal_weights_and_leave_the_random_state_alone(name):
     torch.manual_seed(99)
     before = torch.get_rng_state()
@@ -115,17 +170,33 @@ def test_equal_seeds_give_equal_weights_and_leave_the_random_state_alone(name):
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_encoder_is_told_by_its_prefix(name):
-    keys = list(build(name).state_dict())
-    share = sum(key.startswith("encoder.") for key in keys)
-    assert 0 < share < len(keys)
+def test_a_model_that_has_run_can_be_copied(settled):  # weights averaged over training are a deep copy
+    image = images(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(copy.deepcopy(settled)(image).logits, settled(image).logits)
+
+
+def weightless(name: str, options: dict[str, object], channels: int, size: int) -> nn.Module:
+    """On the meta device, where only shapes are computed."""
+    if name == "segformer":  # SMP's reads numbers from a tensor while it builds
+        return build_model(name, BANDS[channels], size=size, seed=0, options=options).to("meta")
+    with torch.device("meta"):
+        return build_model(name, BANDS[channels], size=size, seed=0, options=options)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_every_variant_takes_the_promoted_sizes(name, options):
+    model = weightless(name, options, channels=14, size=128)
+    for size in (128, 320, 512):
+        if size > 128 and options.get("encoder", "").startswith("swin"):  # built for its size
+            model = weightless(name, options, channels=14, size=size)
+        assert model(torch.empty(1, 14, size, size, device="meta")).logits.shape == (1, 1, size, size)
 
 
 def test_unet_computes_what_smp_computes():
     ours = build("unet").eval()
     theirs = smp.Unet(
-        "tu-mobilenetv3_small_050", encoder_weights=None, decoder_channels=(32, 16, 8, 8, 8), in_channels=3
+        "tu-mobilenetv3_small_050", encoder_weights=None, decoder_channels=tuple(NARROW), in_channels=3
     ).eval()
     theirs.load_state_dict({k.replace("head.", "segmentation_head.", 1): v for k, v in ours.state_dict().items()})
     image = images(2, 3, 64, 32)
@@ -140,6 +211,33 @@ def test_segformer_computes_what_smp_computes():
     image = images(2, 3, 64, 32)
     with torch.no_grad():
         assert torch.equal(ours(image).logits, theirs(image))
+
+
+def test_segformer_hf_computes_what_transformers_computes():
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    ours = build("segformer_hf").eval()
+    theirs = SegformerForSemanticSegmentation(SegformerConfig(decoder_hidden_size=16, num_labels=1)).eval()
+    names = {"encoder.": "segformer.", "decoder.": "decode_head."}
+    state = {names[key[:8]] + key[8:]: tensor for key, tensor in ours.state_dict().items()}
+    theirs.load_state_dict(state)
+    image = images(2, 3, 64, 32)
+    with torch.no_grad():
+        quarter = theirs(image).logits
+        assert quarter.shape == (2, 1, 16, 8)
+        assert torch.equal(ours(image).logits, F.interpolate(quarter, size=(64, 32), mode="bilinear"))
+
+
+@pytest.mark.parametrize("number", [0, *[pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6)]])
+def test_both_segformers_have_encoders_of_the_papers_size(number):
+    ours, theirs = (
+        weightless(name, {"encoder": f"mit_b{number}"}, channels=3, size=64).encoder.parameters()
+        for name in ("segformer", "segformer_hf")
+    )
+    count = sum(each.numel() for each in ours)
+    assert count == sum(each.numel() for each in theirs)
+    millions = [3.4, 13.1, 24.2, 44.0, 60.8, 81.4][number]  # Xie 2021, table 1
+    assert count / 1e6 == pytest.approx(millions, abs=0.15)
 
 
 def test_baseline_has_the_organisers_size():
@@ -177,14 +275,37 @@ def test_baseline_computes_the_u_net_written_out():
         torch.testing.assert_close(model(image).logits, expected)
 
 
+def test_detail_is_the_image_at_its_full_size_in_the_last_stage():
+    options = {"encoder": "mobilenetv3_small_050", "decoder": NARROW, "detail": 6}
+    model = build_model("unet", BANDS[3], size=64, seed=0, options=options).eval()
+    image, blocks = images(1, 3, 64, 64), model.decoder.blocks
+    with torch.no_grad():
+        skips = model.encoder(image)[1:]
+        x = skips.pop()
+        for block in blocks[:-1]:
+            x = block.conv2(block.conv1(torch.cat([x.repeat_interleave(2, 2).repeat_interleave(2, 3), skips.pop()], 1)))
+        detail = image
+        for conv, norm, relu in (model.detail[:3], model.detail[3:]):
+            detail = relu(norm(conv(detail)))
+        x = torch.cat([x.repeat_interleave(2, 2).repeat_interleave(2, 3), detail], 1)
+        expected = model.head(blocks[-1].conv2(blocks[-1].conv1(x)))
+        torch.testing.assert_close(model(image).logits, expected)
+
+
+def test_swin_has_no_skip_between_a_quarter_and_the_image():
+    model = build("swin")
+    features = model.encoder(images(1, 3, 64, 64))
+    assert [feature.shape[1] for feature in features] == [3, 0, 96, 192, 384, 768]
+    assert [feature.shape[-1] for feature in features] == [64, 32, 16, 8, 4, 2]
+
+
 def test_swin_is_built_for_the_training_size():
-    name = "swin_tiny_patch4_window7_224"
-    options = {"encoder": name, "decoder": [16, 8, 8, 8, 8]}
+    options = {"encoder": SWIN, "decoder": NARROW}
     model = build_model("unet", BANDS[3], size=50, seed=0, options=options).eval()
     own = model.encoder.model
     # 64 / 32 = 2 positions a side in the last stage, so the native windows of 7 would be wrong there
     assert own.layers_3.blocks[0].attn.window_size == (2, 2)
-    reference = timm.create_model(name, features_only=True, img_size=64, strict_img_size=False).eval()
+    reference = timm.create_model(SWIN, features_only=True, img_size=64, strict_img_size=False).eval()
     reference.load_state_dict(own.state_dict())
     image = images(1, 3, 64, 64)
     with torch.no_grad():
@@ -206,7 +327,7 @@ def test_encoder_names():
     ("name", "options", "message"),
     [
         ("unett", {}, "'unett' is not a model, did you mean 'unet'"),
-        ("zzz", {}, "there are: baseline, segformer, unet"),
+        ("zzz", {}, "there are: baseline, hrnet_ocr, segformer, segformer_hf, unet"),
         ("unet", {"encodr": "resnet18"}, "model.encodr .*'unet', did you mean 'encoder'"),
         ("baseline", {"weights": "package"}, "model.weights is not an option of model 'baseline'"),
         ("unet", {"size": 64}, "model.size"),
@@ -226,6 +347,11 @@ def test_misspelt_recipes_are_refused(name, options, message):
         ("unet", {"encoder": "vit_tiny_patch16_224"}, "vit_tiny_patch16_224.*cannot feed Unet"),
         ("segformer", {"encoder": "resnet34"}, "mit_b0"),
         ("segformer", {"decoder": 0}, "positive"),
+        ("segformer_hf", {"encoder": "resnet34"}, "mit_b0"),
+        ("segformer_hf", {"decoder": 0}, "positive"),
+        ("hrnet_ocr", {"encoder": "hrnet_w81"}, "'hrnet_w81' is not a HRNet of timm, did you mean"),
+        ("hrnet_ocr", {"width": 5}, "model.width = 5"),
+        ("unet", {"detail": -1}, "model.detail = -1"),
         ("baseline", {"width": 3}, "even"),
     ],
 )

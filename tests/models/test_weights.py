@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import re
 import sys
 
 import pytest
@@ -19,6 +20,7 @@ from l4s.models.weights import PACKAGES, adapt_stem, package_state
 
 RGB = Bands(use=("b4", "b3", "b2"))
 SMALL = "mobilenetv3_small_050"
+SWIN = "swin_tiny_patch4_window7_224"
 STEM = "encoder.model.conv_stem.weight"
 
 
@@ -114,6 +116,109 @@ def test_file_with_timms_names_and_classifier(tmp_path):
     for key in set(shared) - {"conv_stem.weight"}:
         assert torch.equal(ours[f"encoder.model.{key}"], theirs[key])
     torch.testing.assert_close(ours[STEM], adapt_stem(theirs["conv_stem.weight"], Bands()))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "stem"),
+    [
+        ("unet", SWIN, "model.patch_embed.proj.weight"),
+        ("unet", "tf_efficientnetv2_s", "model.conv_stem.weight"),
+        ("hrnet_ocr", "hrnet_w18_small", "conv1.weight"),
+    ],
+)
+def test_timms_file_for_each_family(name, encoder, stem, tmp_path):
+    theirs = timm.create_model(encoder).state_dict()
+    save_file(theirs, tmp_path / "timm.safetensors")
+    options = {"encoder": encoder, "weights": str(tmp_path / "timm.safetensors")}
+    ours = build_model(name, Bands(), size=224, seed=0, options=options).encoder.state_dict()
+    torch.testing.assert_close(ours.pop(stem), adapt_stem(theirs[stem.removeprefix("model.")], Bands()))
+    for key, tensor in ours.items():
+        timms = re.sub(r"^layers_", "layers.", key.removeprefix("model."))
+        assert key.endswith("num_batches_tracked") or torch.equal(tensor, theirs[timms]), key
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_swins_file_arrives_at_another_size_as_timm_loads_it(older, tmp_path):
+    path = tmp_path / "swin.safetensors"
+    state = timm.create_model(SWIN).state_dict()
+    for stage in range(4):  # initialised to almost nothing, which would hide a wrong resampling
+        for block in range(
+            len([key for key in state if re.match(rf"layers\.{stage}\.blocks\.\d+\.norm1.weight", key)])
+        ):
+            table = state[f"layers.{stage}.blocks.{block}.attn.relative_position_bias_table"]
+            table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(block)))
+    if older:
+        state = {re.sub(r"layers.(\d).downsample", _one_stage_earlier, key): value for key, value in state.items()}
+        state |= {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64)}
+        state |= {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
+    save_file(state, path)
+    overlay = {"file": str(path), "hf_hub_id": None}
+    sized = {"img_size": 64, "strict_img_size": False, "features_only": True}
+    theirs = timm.create_model(SWIN, pretrained=True, pretrained_cfg_overlay=overlay, **sized).state_dict()
+    options = {"encoder": SWIN, "weights": str(path)}
+    ours = build_model("unet", RGB, size=64, seed=0, options=options).encoder.model.state_dict()
+    assert ours["layers_3.blocks.0.attn.relative_position_bias_table"].shape == (9, 24)  # windows of 2 x 2
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+def _one_stage_earlier(match: re.Match[str]) -> str:
+    return f"layers.{int(match[1]) - 1}.downsample"
+
+
+@pytest.mark.parametrize("bands", [RGB, Bands()], ids=["3", "14"])
+def test_the_hubs_file_for_transformers(bands, tmp_path):
+    from transformers import SegformerConfig, SegformerForImageClassification
+
+    theirs = SegformerForImageClassification(SegformerConfig()).eval()
+    theirs.save_pretrained(tmp_path)  # under the names that the hub's files have
+    options = {"encoder": "mit_b0", "decoder": 8, "weights": str(tmp_path / "model.safetensors")}
+    ours = build_model("segformer_hf", bands, size=64, seed=0, options=options).encoder.eval()
+    grey = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        got = ours(grey.repeat(1, len(bands.names), 1, 1)).last_hidden_state
+        expected = theirs.segformer(grey.repeat(1, 3, 1, 1)).last_hidden_state
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_files_that_do_not_fit_transformers(tmp_path):
+    from transformers import SegformerConfig, SegformerModel
+
+    SegformerModel(SegformerConfig(depths=[2, 2, 2, 3])).save_pretrained(tmp_path)
+    options = {"encoder": "mit_b0", "weights": str(tmp_path / "model.safetensors")}
+    with pytest.raises(DataError, match="does not fit mit_b0 .*18 unexpected"):  # 9 weights and 9 biases
+        build_model("segformer_hf", RGB, size=64, seed=0, options=options)
+    with pytest.raises(DataError, match="does not fit mit_b1 .*18 unexpected.*192 mismatched"):
+        build_model("segformer_hf", RGB, size=64, seed=0, options={**options, "encoder": "mit_b1"})
+    save_file({"conv1.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "model.safetensors")
+    with pytest.raises(DataError, match="does not fit mit_b0 .*192 missing.*1 unexpected"):
+        build_model("segformer_hf", RGB, size=64, seed=0, options=options)
+
+
+def test_a_whole_model_of_transformers(tmp_path):
+    options = {"encoder": "mit_b0", "decoder": 8}
+    whole = build_model("segformer_hf", Bands(), size=64, seed=1, options=options).state_dict()
+    save_file(whole, tmp_path / "whole.safetensors")
+    options |= {"weights": str(tmp_path / "whole.safetensors")}
+    ours = build_model("segformer_hf", Bands(), size=64, seed=2, options=options).state_dict()
+    assert all(torch.equal(ours[key], whole[key]) for key in whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("unet", SWIN),
+        ("unet", "tf_efficientnetv2_b0"),
+        ("unet", "resnet18"),
+        ("segformer", "mit_b0"),
+        ("segformer_hf", "mit_b0"),
+        ("hrnet_ocr", "hrnet_w18_small"),
+    ],
+)
+def test_imagenet_offline_says_so_for_each_family(name, encoder):  # conftest.py sets HF_HUB_OFFLINE
+    options = {"encoder": encoder, "weights": "imagenet"}
+    with pytest.raises(DataError, match=f"the weights of {encoder} could not be downloaded .*safetensors file"):
+        build_model(name, RGB, size=64, seed=0, options=options)
 
 
 def test_file_of_a_whole_model(tmp_path):
