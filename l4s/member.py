@@ -105,9 +105,7 @@ def adapts(member: Member, role: str) -> bool:
     return member.config.adabn and role != "source"
 
 
-def adapt_member(
-    engine: Engine, task: Task, models: Sequence[nn.Module], view: View, batch: int
-) -> list[nn.Module]:
+def adapt_member(engine: Engine, task: Task, models: Sequence[nn.Module], view: View, batch: int) -> list[nn.Module]:
     """AdaBN: copies of a member's networks whose running statistics at `view.norm` are those of the view's images."""
     adapted = [_by_domain(copy.deepcopy(model)) for model in models]
     for model in adapted:

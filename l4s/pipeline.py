@@ -16,7 +16,9 @@ def run_recipe(x: Experiment) -> None:
         if number:
             run_pseudo(x, number)
         if number > x.plan.last_round():
-            log.info(f"the labels for round {number} hardly differ from those of round {number - 1}: the rounds end here")
+            log.info(
+                f"the labels for round {number} hardly differ from those of round {number - 1}: the rounds end here"
+            )
             break
         for member in x.trained(number):
             run_fit(x, member, number)
