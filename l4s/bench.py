@@ -19,11 +19,15 @@ WARM_UP = 3  # steps of each kind that are not timed
 
 @dataclass(frozen=True)
 class Throughput:
-    """Patches a second of training on batches from the cache, and on a batch that is already on the device."""
+    """Patches a second of training on batches from the cache, and on a batch that is already on the device.
+
+    `memory` is the most that tensors took of a GPU's memory, in GiB; None without one.
+    """
 
     member: str
     cache: float
     resident: float
+    memory: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -33,6 +37,8 @@ class Throughput:
 
 def bench(x: Experiment, member: Member, steps: int = 20) -> Throughput:
     """Time a member's training step in round 0, in medians over `steps` steps of each kind; nothing is written."""
+    if x.engine.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     job = job_of(x, member, 0, x.run.member(0, member.name))
     accumulate = job.train.accumulate
     dataset = job.source_and_target(Slice(x.engine.rank, x.engine.world, accumulate))
@@ -45,7 +51,8 @@ def bench(x: Experiment, member: Member, steps: int = 20) -> Throughput:
         [_seconds(x, job, model, optimiser, stream) for stream in (cached, resident)] for _ in range(steps + WARM_UP)
     ]
     slow, fast = (sorted(times)[steps // 2] for times in zip(*turns[WARM_UP:], strict=True))
-    return Throughput(member.name, job.train.batch / slow, job.train.batch / fast)
+    memory = torch.cuda.max_memory_allocated() / 2**30 if x.engine.device.type == "cuda" else None
+    return Throughput(member.name, job.train.batch / slow, job.train.batch / fast, memory)
 
 
 def _seconds(

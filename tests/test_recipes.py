@@ -12,7 +12,7 @@ from l4s.session import Machine, open_session
 from l4s.submit import check
 
 SIZE = 32
-RGB = ("l4s-rgb", "normalisation")  # recipes of the project's own benchmark, with three bands
+RGB = "l4s-rgb"  # recipes of the project's own benchmark, with three bands
 FIRST = {"zhao2022-table2": "zhao2022"}  # recipes that start from the weights of another
 
 pytestmark = pytest.mark.slow
@@ -30,8 +30,9 @@ def small(name):
     """One step of four patches of 32 pixels, one seed, no downloads; everything else is the recipe's."""
     recipe = load_recipe(name)
     sets = ["train.schedule.warmup=0", "predict.batch=4"]
-    if name in RGB:
-        sets += ["domain.taiwan.holdout={by='block', share=0.3}", "member.lite0.grid.seed=[0]"]
+    if name.startswith(RGB):
+        sets += ["domain.taiwan.holdout={by='block', share=0.3}"]
+        sets += ["member.lite0.grid.seed=[0]"] if "lite0" in recipe.member else []
     for base, member in recipe.member.items():
         factor = member.train.scale.factor
         assert isinstance(factor, float)
@@ -42,7 +43,7 @@ def small(name):
 
 
 def run(place, name):
-    data = place / ("rgb" if name in RGB else "ms")
+    data = place / ("rgb" if name.startswith(RGB) else "ms")
     machine = Machine("cpu", "fp32", cache=place / "cache")
     opened = []
     for x in open_session(name, small(name), data, place / "runs" / name, machine):

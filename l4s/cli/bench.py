@@ -38,5 +38,13 @@ def bench(
     if json:
         show.as_json([vars(each) | {"ratio": each.ratio} for each in times])
         return
-    rows = [(each.member, f"{each.cache:.1f}", f"{each.resident:.1f}", f"{each.ratio:.2f}") for each in times]
-    show.table("patches a second", ("member", "from the cache", "resident batch", "ratio"), rows)
+    rows = [
+        (each.member, f"{each.cache:.1f}", f"{each.resident:.1f}", f"{each.ratio:.2f}", _gib(each.memory))
+        for each in times
+    ]
+    header = ("member", "from the cache", "resident batch", "ratio", "GPU memory")
+    show.table("patches a second", header, rows)
+
+
+def _gib(memory: float | None) -> str:
+    return "" if memory is None else f"{memory:.1f} GiB"
