@@ -154,8 +154,8 @@ def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View
     models = trained_member(plan.recipe, member, number, weights(plan.run.member(number, member.name)), engine)
     # to the layers with statistics by domain, new images are like a target that did not take part in training
     view = replace(view, norm=norm_row(plan.recipe, member, number, ""))
-    if adapts(member, "eval"):
-        models = adapt_member(engine, task, models, view, batch)
+    if adapts(member, view.domain.config):
+        models = adapt_member(engine, task, models, member, view, batch)
     out = folder / f"{member.name}.h5"
     return predict(engine, task, models, view, out, member=member.name, fingerprint="", tta=tta, batch=batch)
 
@@ -179,7 +179,7 @@ def _key(
             "content": domain.cache.digest,
             "normalisation": numbers,
             "tta": tta,
-            "adabn": [member.name for member in members if adapts(member, "eval")],
+            "adabn": [member.name for member in members if adapts(member, domain.config)],
             "weights": shares and dict(shares),
         }
     )

@@ -148,7 +148,7 @@ class Experiment:
         about: dict[str, object] = {"step": "predict", "fit": self.fit_key(member, number), "reads": reads, "tta": tta}
         if member.config.norm == "domain":
             about["norm"] = norm_row(self.recipe, member, number, domain.name)
-        return fingerprint(about | ({"adabn": True} if adapts(member, domain.config.role) else {}))
+        return fingerprint(about | ({"adabn": "views of training"} if adapts(member, domain.config) else {}))
 
     def ensemble_key(self, members: Sequence[Member], number: int, domain: Domain, tta: Tta) -> str:
         """Fingerprint of averaging members' predictions of a domain."""

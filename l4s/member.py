@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from l4s.engine import Engine
 from l4s.errors import RecipeError
@@ -13,10 +14,11 @@ from l4s.load import Member
 from l4s.models import build_model
 from l4s.models.norm import adapt_bn, convert_bn, domain_rows, norm_layers, set_domains
 from l4s.predict import View, share
-from l4s.recipe import Recipe
+from l4s.recipe import DomainConfig, Recipe, Tta
 from l4s.rundir import read_json
 from l4s.state import read_weights
 from l4s.tasks import Task
+from l4s.tta import average
 
 TRAINED = "trained"  # the one set of running statistics of a network that does not keep them by domain
 
@@ -44,7 +46,7 @@ def build_member(recipe: Recipe, member: Member, domains: Sequence[str], pretrai
     model = member.config.model
     options = model.options if pretrained or "weights" not in model.options else {**model.options, "weights": "none"}
     built = build_model(model.name, recipe.bands, size=model.size, seed=member.config.seed, options=options)
-    if member.config.adabn or member.config.norm == "domain":
+    if member.config.norm == "domain" or any(adapts(member, domain) for domain in recipe.domain.values()):
         _need_batchnorm(built, member)
     if list(domains) != [TRAINED]:
         set_domains(_by_domain(built), domains)
@@ -100,18 +102,30 @@ def norm_row(recipe: Recipe, member: Member, number: int, domain: str) -> int:
     return next((domains.index(name) for name in recipe.domains("target") if name in domains), 0)
 
 
-def adapts(member: Member, role: str) -> bool:
-    """Is a domain of this role predicted with BatchNorm statistics of its own images? A source's come from training."""
-    return member.config.adabn and role != "source"
+def adapts(member: Member, domain: DomainConfig) -> bool:
+    """Is a domain predicted with BatchNorm statistics of its own images? A source's come from training."""
+    asked = member.config.adabn if domain.adabn is None else domain.adabn
+    return asked and domain.role != "source"
 
 
-def adapt_member(engine: Engine, task: Task, models: Sequence[nn.Module], view: View, batch: int) -> list[nn.Module]:
-    """AdaBN: copies of a member's networks whose running statistics at `view.norm` are those of the view's images."""
+def adapt_member(
+    engine: Engine, task: Task, models: Sequence[nn.Module], member: Member, view: View, batch: int
+) -> list[nn.Module]:
+    """AdaBN: copies of a member's networks whose running statistics at `view.norm` are those of the view's images.
+
+    A member trained on turned patches sees all eight views here: slopes and light have a direction, and statistics of
+    one orientation would answer for the others.
+    """
+    tta: Tta = "d4" if member.config.train.augment.d4 else "none"
+
+    def forward(model: nn.Module, images: Tensor) -> Tensor:
+        return average(partial(task.probs, model), images, tta)
+
     adapted = [_by_domain(copy.deepcopy(model)) for model in models]
     for model in adapted:
         with domain_rows(torch.tensor([view.norm])), engine.autocast():
             images = (image for _, image in share(engine, view, batch))
-            adapt_bn(model, images, view.norm, forward=task.probs, reduce_sum=engine.add_up)
+            adapt_bn(model, images, view.norm, forward=forward, reduce_sum=engine.add_up)
     return adapted
 
 

@@ -98,12 +98,15 @@ class DomainConfig(Section):
     subdomains: SubDomains = SubDomains()
     share_stats: tuple[tuple[str, ...], ...] = ()
     normalise: Normalise | None = None  # None: what the member says
+    adabn: bool | None = None  # None: what the member says
     tta: tuple[Tta, ...] | None = Field(default=None, min_length=1)  # None: what [predict] says
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.role != "source" and self.holdout.by != "none":
             raise ValueError(f"a {self.role} domain has no hold-out: nothing is chosen on its labels")
+        if self.role == "source" and self.adabn:
+            raise ValueError("adabn is for targets and eval domains: a source's statistics come from training")
         if unknown := [name for name in self.holdout.regions if name not in self.regions]:
             raise ValueError(f"holdout names region {unknown[0]!r}{did_you_mean(unknown[0], self.regions)}")
         shared = [band for group in self.share_stats for band in group]

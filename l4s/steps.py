@@ -143,8 +143,8 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
     trained = trained_member(x.recipe, member, number, weights(folder), x.engine)
     for name, files in groupby(missing, key=lambda entry: entry[0].name):
         view = _view(x, x.domains[name], member, number)
-        adapted = adapts(member, view.domain.config.role)
-        models = adapt_member(x.engine, task, trained, view, batch) if adapted else trained
+        adapted = adapts(member, view.domain.config)
+        models = adapt_member(x.engine, task, trained, member, view, batch) if adapted else trained
         for _, tta, out, key in files:
             predict(x.engine, task, models, view, out, member=member.name, fingerprint=key, tta=tta, batch=batch)
     log.info(f"round {number} {member.name}: predicted {len(missing)} files")

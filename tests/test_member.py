@@ -11,7 +11,7 @@ from l4s.apply import Use, predict_images
 from l4s.data.probs import open_probs
 from l4s.errors import RecipeError
 from l4s.experiment import Experiment
-from l4s.member import TRAINED, initial_member, norm_domains, norm_row, stored_domains
+from l4s.member import TRAINED, adapts, initial_member, norm_domains, norm_row, stored_domains
 from l4s.models import build_model
 from l4s.models.norm import norm_layers
 from l4s.pipeline import predict_round, run_recipe, train_round
@@ -113,6 +113,21 @@ def test_a_member_that_goes_on_gives_a_new_target_the_source_s_statistics(csn):
         assert layer.domains == ["home", "away"] and torch.equal(layer.running_mean[0], layer.running_mean[1])
 
 
+def adapt(model: nn.Module, images: torch.Tensor) -> None:
+    """AdaBN another way: all that reaches each layer is kept while every view is normalised by itself."""
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    seen = {layer: [] for layer in layers}
+    hooks = [layer.register_forward_hook(lambda own, given, _: seen[own].append(given[0])) for layer in layers]
+    with torch.no_grad():
+        for turned in (torch.rot90(images, turns, (2, 3)) for turns in range(4)):
+            model.train()(turned)
+            model(turned.flip(3))
+    for layer, hook in zip(layers, hooks, strict=True):
+        hook.remove()
+        pixels = torch.cat(seen[layer]).transpose(0, 1).flatten(1)
+        layer.running_mean, layer.running_var = pixels.mean(1), pixels.var(1)
+
+
 @pytest.mark.parametrize("norm", ["batch", "domain"])
 def test_adabn_predicts_targets_with_the_statistics_of_their_own_images(place, tmp_path, norm):
     sets = ("rounds=0", "member.a.adabn=true", f"member.a.norm='{norm}'")
@@ -124,14 +139,23 @@ def test_adabn_predicts_targets_with_the_statistics_of_their_own_images(place, t
     state |= {key: value.reshape(1) for key, value in state.items() if "tracked" in key}
     for domain in ("away", "other", "home"):
         model, images = plain_network(x, state, 0), images_of(x, member, domain)
-        if domain != "home":  # one batch of all images in training mode, counted fully: torch's own way to the same
-            for layer in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
-                layer.momentum = 1.0
-            with torch.no_grad():
-                model.train()(images)
+        if domain != "home":
+            adapt(model, images)
         with torch.no_grad():
             logits = model.eval()(images).logits
         np.testing.assert_allclose(probs_of(x, 0, "a", domain), logits.sigmoid()[:, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("domain", "asked", "wanted"), [("other", False, False), ("other", True, True), ("away", None, True)]
+)
+def test_a_domain_may_have_its_own_word_about_adabn(place, tmp_path, domain, asked, wanted):
+    own = [] if asked is None else [f"domain.{domain}.adabn={str(asked).lower()}"]
+    x = opened(place, tmp_path / "run", f"adabn={str(not asked).lower()}", *own)
+    assert adapts(find(x, "a"), x.recipe.domain[domain]) is wanted
+    assert not adapts(find(x, "a"), x.recipe.domain["home"])
+    with pytest.raises(RecipeError, match="adabn is for targets and eval domains"):
+        opened(place, tmp_path / "source", "domain.home.adabn=true")
 
 
 def test_adabn_changes_predictions_and_no_training(place, tmp_path, csn):
