@@ -179,7 +179,7 @@ def _key(
             "content": domain.cache.digest,
             "normalisation": numbers,
             "tta": tta,
-            "adabn": [member.name for member in members if adapts(member, domain.config)],
+            "adabn": {m.name: plan.recipe.predict.batch for m in members if adapts(m, domain.config)},
             "weights": shares and dict(shares),
         }
     )

@@ -148,7 +148,9 @@ class Experiment:
         about: dict[str, object] = {"step": "predict", "fit": self.fit_key(member, number), "reads": reads, "tta": tta}
         if member.config.norm == "domain":
             about["norm"] = norm_row(self.recipe, member, number, domain.name)
-        return fingerprint(about | ({"adabn": "views of training"} if adapts(member, domain.config) else {}))
+        if adapts(member, domain.config):
+            about["adabn"] = self.recipe.predict.batch  # each batch passes normalised by itself
+        return fingerprint(about)
 
     def ensemble_key(self, members: Sequence[Member], number: int, domain: Domain, tta: Tta) -> str:
         """Fingerprint of averaging members' predictions of a domain."""

@@ -168,6 +168,12 @@ def test_adabn_changes_predictions_and_no_training(place, tmp_path, csn):
     }
     assert keys["home"][0] == keys["home"][1]
     assert keys["away"][0] != keys["away"][1] and keys["other"][0] != keys["other"][1]
+    other = opened(place, tmp_path / "batch", *CSN, "member.a.adabn=true", "predict.batch=2")
+    keys = {
+        domain: [x.predict_key(find(x, "a"), 0, x.domains[domain], "none") for x in (adapted, other)]
+        for domain in ("home", "away")
+    }
+    assert keys["home"][0] == keys["home"][1] and keys["away"][0] != keys["away"][1], "batches are normalised apart"
     plain = opened(place, tmp_path / "plain")
     assert csn.fit_key(find(csn, "a"), 0) != plain.fit_key(find(plain, "a"), 0)
 

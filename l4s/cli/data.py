@@ -10,6 +10,7 @@ from l4s.cli.check import check
 from l4s.cli.synth import synth
 
 if TYPE_CHECKING:
+    from l4s.data.bands import Bands
     from l4s.data.survey import Survey
 
 Splits = Annotated[
@@ -41,11 +42,9 @@ def stats(
 
     Shift: how far a domain's mean lies from the first domain's, in the first domain's standard deviations.
     """
-    from l4s.data.bands import Bands
     from l4s.data.survey import survey
-    from l4s.load import validate
 
-    named = validate(Bands, {"file": bands.split(",")}, "--bands") if bands else None
+    named = _named(bands)
     surveys = survey(folder, splits or (), named)
     if picture:
         from l4s.plots import draw_statistics
@@ -68,12 +67,10 @@ def classes(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """How rare and how small landslides are: pixels of both classes, patches without any, areas in pixels."""
-    from l4s.data.bands import Bands
     from l4s.data.classes import count_classes
     from l4s.data.survey import detect_bands
-    from l4s.load import validate
 
-    named = validate(Bands, {"file": bands.split(",")}, "--bands") if bands else None
+    named = _named(bands)
     counted = count_classes(folder, splits or ())
     if picture:
         from l4s.plots import draw_classes
@@ -83,6 +80,13 @@ def classes(
         show.as_json([each.as_dict() for each in counted])
         return
     show.table(str(folder), CLASSES, [_classes(each.as_dict()) for each in counted])
+
+
+def _named(bands: str | None) -> "Bands | None":
+    from l4s.data.bands import Bands
+    from l4s.load import validate
+
+    return validate(Bands, {"file": bands.split(",")}, "--bands") if bands else None
 
 
 def _classes(row: "dict[str, object]") -> list[str]:

@@ -34,11 +34,20 @@ def segformer(
     """
     from l4s.models.encoders import build_segmenter
 
+    check_segformer(encoder, decoder)
+    options = {"decoder_segmentation_channels": decoder}
+    return build_segmenter("Segformer", encoder, bands, size=size, depth=5, weights=weights, options=options)
+
+
+def check_segformer(encoder: str, decoder: int) -> None:
+    """Refuse what no SegFormer has.
+
+    Raises:
+        RecipeError: an encoder that is not a Mix Transformer, or an unusable width.
+    """
     if encoder not in ENCODERS:
         raise RecipeError(
             f"model.encoder = {encoder!r} is not one of {', '.join(ENCODERS)}, which SegFormer is made of"
         )
     if decoder < 1:
         raise RecipeError(f"model.decoder = {decoder}: give a positive width")
-    options = {"decoder_segmentation_channels": decoder}
-    return build_segmenter("Segformer", encoder, bands, size=size, depth=5, weights=weights, options=options)

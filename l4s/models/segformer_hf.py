@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from l4s.data.bands import Bands
-from l4s.errors import DataError, RecipeError
-from l4s.models.segformer import ENCODERS
+from l4s.errors import DataError
+from l4s.models.segformer import ENCODERS, check_segformer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,12 +35,7 @@ def segformer_hf(
         RecipeError: an encoder that is not a Mix Transformer, or an unusable width.
         DataError: weights that cannot be had or do not fit.
     """
-    if encoder not in ENCODERS:
-        raise RecipeError(
-            f"model.encoder = {encoder!r} is not one of {', '.join(ENCODERS)}, which SegFormer is made of"
-        )
-    if decoder < 1:
-        raise RecipeError(f"model.decoder = {decoder}: give a positive width")
+    check_segformer(encoder, decoder)
     from transformers import SegformerForSemanticSegmentation, SegformerModel
 
     from l4s.models.networks import MixTransformerSegmenter
