@@ -5,12 +5,13 @@ from pathlib import Path
 
 from l4s import log
 from l4s.data.probs import open_probs
-from l4s.data.readers import find_patches
+from l4s.data.readers import find_patches, patch_sides
 from l4s.errors import DataError
 from l4s.plan import Choice, find_ensemble, find_group, one_cell, read_plan, submission_facts
 from l4s.submit import CheckReport, SubmissionCard, check, submit
 
 THRESHOLD, MIN_AREA = 0.5, 0
+OFFICIAL_SIZE = (128, 128)
 UNKNOWN_IDS = "whether every image has its mask is not proven: give --ids-from or --images"
 
 
@@ -46,21 +47,25 @@ def pack_entry(
     return submit(open_probs(probs), out, threshold=threshold, min_area=min_area, facts=facts)
 
 
-def check_entry(zip_: Path, ids_from: Path | None, images: Path | None, shape: str) -> CheckReport:
+def check_entry(zip_: Path, ids_from: Path | None, images: Path | None, shape: str | None) -> CheckReport:
     """Check a zip against the patches of a ProbFile or of a folder of images; without either, say what is not proven.
 
     Args:
-        shape: `128x128`, or `any`.
+        shape: of every mask, `128x128` for example, or `any`; None for that of the patches, or 128x128 without them.
 
     Raises:
         DataError: the ids cannot be read, or `shape` means nothing.
     """
-    ids = None
+    ids: tuple[str, ...] | None = None
+    sizes: set[tuple[int, ...]] = {OFFICIAL_SIZE}
     if ids_from:
-        ids = open_probs(ids_from).ids
+        probs = open_probs(ids_from)
+        ids, sizes = probs.ids, set(probs.shapes)
     elif images:
-        ids = tuple(patch.id for patch in find_patches(images, "."))
-    report = check(zip_, ids, _shape(shape))
+        patches = find_patches(images, ".")
+        ids, sizes = tuple(patch.id for patch in patches), {patch_sides(patch) for patch in patches}
+    size = next(iter(sizes)) if len(sizes) == 1 else None
+    report = check(zip_, ids, size if shape is None else _shape(shape))
     return report if ids else replace(report, warnings=[*report.warnings, UNKNOWN_IDS])
 
 

@@ -144,7 +144,7 @@ def pack(masks: Iterable[tuple[str, np.ndarray]], out: Path) -> None:
     write_atomic(out, _zip_bytes(masks))
 
 
-def check(zip: Path, ids: Sequence[str] | None = None, shape: tuple[int, int] | None = (128, 128)) -> CheckReport:
+def check(zip: Path, ids: Sequence[str] | None = None, shape: tuple[int, ...] | None = (128, 128)) -> CheckReport:
     """Prove that a zip is a submission: flat, complete for `ids`, every mask (H, W) uint8 in {0, 1} of `shape`.
 
     `ids` or `shape` None skips that proof. Made for zips of unknown origin: nothing is extracted to disk, sizes are
@@ -153,7 +153,7 @@ def check(zip: Path, ids: Sequence[str] | None = None, shape: tuple[int, int] | 
     return _check(zip, zip.name, ids, shape)
 
 
-def _check(zip: Path | io.BytesIO, name: str, ids: Sequence[str] | None, shape: tuple[int, int] | None) -> CheckReport:
+def _check(zip: Path | io.BytesIO, name: str, ids: Sequence[str] | None, shape: tuple[int, ...] | None) -> CheckReport:
     faults: dict[str, list[str]] = defaultdict(list)
     sound: list[np.ndarray] = []
     try:
@@ -286,7 +286,7 @@ def _inflate(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     return data
 
 
-def _decode(data: bytes, shape: tuple[int, int] | None) -> np.ndarray:
+def _decode(data: bytes, shape: tuple[int, ...] | None) -> np.ndarray:
     """Return the mask (H, W) uint8 of one HDF5 file; the DataError for any other content does not name the member."""
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
@@ -297,7 +297,7 @@ def _decode(data: bytes, shape: tuple[int, int] | None) -> np.ndarray:
         raise DataError("not a readable HDF5 file") from error
 
 
-def _read_dataset(file: h5py.File, shape: tuple[int, int] | None) -> np.ndarray:
+def _read_dataset(file: h5py.File, shape: tuple[int, ...] | None) -> np.ndarray:
     # Links, external storage and virtual layouts can make HDF5 open other files of this machine.
     if not isinstance(file.get(KEY, getlink=True), h5py.HardLink) or not isinstance(file[KEY], h5py.Dataset):
         raise DataError(f"no dataset {KEY!r} (found {_listed(list(file))})")

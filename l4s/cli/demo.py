@@ -49,7 +49,8 @@ def _print(made: "Demo", out: Path) -> None:
     typer.echo(f"""
 Next:
   l4s status {out}/run                       what was done
+  l4s submit check {made.zip} --images {out}/data/ValidData/img
   l4s score {made.zip} {out}/data/ValidData/mask
   l4s data stats {out}/data                  why separated statistics matter
   l4s data check DATA                        your own Landslide4Sense folder
-  l4s run l4s-rgb --data DATA                a recipe on real data""")
+  l4s recipes                                what can be run on it""")

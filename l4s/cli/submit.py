@@ -53,7 +53,10 @@ def check(
     zip_: Annotated[Path, typer.Argument(metavar="ZIP", help="The submission.")],
     ids_from: Annotated[Optional[Path], typer.Option(help="A ProbFile whose patches must all be there.")] = None,  # noqa: UP045
     images: Annotated[Optional[Path], typer.Option(help="A folder of image_N.h5, likewise.")] = None,  # noqa: UP045
-    shape: Annotated[str, typer.Option(help="Height x width of every mask, or `any`.")] = "128x128",
+    shape: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Height x width of every mask, or `any`; default that of the patches named, else 128x128."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove that a zip is a submission; exit code 1 where it is not."""

@@ -278,6 +278,18 @@ def image_shape(ref: PatchRef, bands: Bands) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def patch_sides(ref: PatchRef) -> tuple[int, int]:
+    """Height and width of a patch of unknown bands: all but the shorter end of its shape, the last where both are equal.
+
+    Raises DataError for a broken file, a missing key or another number of axes.
+    """
+    with _open(ref.image, "img") as data:
+        shape = tuple(int(side) for side in data.shape)
+    if len(shape) != 3:
+        raise DataError(f"{ref.image} has shape {shape}; (H, W, C) or (C, H, W) is needed")
+    return shape[1:] if shape[0] < shape[2] else shape[:2]
+
+
 def read_image(ref: PatchRef, bands: Bands) -> np.ndarray:
     """Read the image of a patch: (C, H, W) float32, the bands of `bands.names` in that order, values as stored.
 

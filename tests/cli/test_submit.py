@@ -100,7 +100,7 @@ def test_a_sound_zip_is_proven(l4s, probs, tmp_path):
         ("--images", tmp_path / "data/TestData/img"),
         ("--images", tmp_path / "data/TestData"),
     ):
-        shown = l4s("submit", "check", tmp_path / "x.zip", *ids, "--shape", "8x8", "--json")
+        shown = l4s("submit", "check", tmp_path / "x.zip", *ids, "--json")
         assert shown.exit_code == 0, shown.output
         report = json.loads(shown.stdout)
         share = np.mean([mask.mean() for mask in read_masks(tmp_path / "x.zip").values()])
@@ -125,11 +125,22 @@ def test_errors_are_exit_code_1(l4s, probs, tmp_path, json_):
     l4s("submit", "pack", probs, "--out", tmp_path / "x.zip")
     write_h5(tmp_path / "img/image_3.h5", "img", np.zeros((8, 8, 3)))
     write_h5(tmp_path / "img/image_4.h5", "img", np.zeros((8, 8, 3)))
-    shown = l4s("submit", "check", tmp_path / "x.zip", "--images", tmp_path / "img", *json_)
+    shown = l4s("submit", "check", tmp_path / "x.zip", "--images", tmp_path / "img", "--shape", "128x128", *json_)
     assert shown.exit_code == 1
     assert "1 of 2 masks missing: mask_4.h5" in shown.stdout
     assert "2 masks of no image: mask_20.h5, mask_100.h5" in shown.stdout
     assert "shape is (8, 8), not (128, 128)" in shown.stdout
+
+
+def test_masks_have_the_size_of_their_images_and_without_images_that_of_the_competition(l4s, probs, tmp_path):
+    l4s("submit", "pack", probs, "--out", tmp_path / "x.zip")
+    for number in (3, 20, 100):
+        write_h5(tmp_path / f"img/image_{number}.h5", "img", np.zeros((14, 16, 8)))
+    shown = l4s("submit", "check", tmp_path / "x.zip", "--images", tmp_path / "img", "--json")
+    assert json.loads(shown.stdout)["errors"] == ["shape is (8, 8), not (14, 16): mask_3.h5, mask_20.h5, mask_100.h5"]
+    shown = l4s("submit", "check", tmp_path / "x.zip", "--json")
+    assert shown.exit_code == 1
+    assert "not (128, 128)" in json.loads(shown.stdout)["errors"][0]
 
 
 def test_a_zip_that_is_none_is_exit_code_1(l4s, tmp_path):
