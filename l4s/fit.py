@@ -16,6 +16,7 @@ from l4s import log, rundir
 from l4s.data.dataset import Batch, Slice, Steps, batches
 from l4s.engine import Engine
 from l4s.errors import RunError
+from l4s.models.norm import settle_bn
 from l4s.optim import build_optimizer, factor
 from l4s.recipe import Train
 from l4s.state import Progress, load_state, save_state, save_weights
@@ -80,6 +81,7 @@ def fit(engine: Engine, job: Job) -> list[Path]:
             judging = train.evaluate_every is not None and (finished or progress.step % train.evaluate_every == 0)
             line = interval.close(progress.step) if judging or finished or progress.step % LOG_EVERY == 0 else None
             if judging:
+                _settle(engine, job, judged, steps)
                 _evaluate(engine, job, judged, progress)
             if line is not None:
                 show(progress.step, interval.write(line, progress))
@@ -89,6 +91,8 @@ def fit(engine: Engine, job: Job) -> list[Path]:
                 _prune(job, progress)
                 last_save = time.monotonic()
                 rundir.reached("fit.saved")
+    if not progress.evaluations or progress.evaluations[-1][0] != progress.step:
+        _settle(engine, job, judged, steps)
     return _finish(engine, job, judged, progress)
 
 
@@ -191,6 +195,18 @@ def trim_metrics(path: Path, step: int) -> None:
             line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step
         ]
         rundir.write_atomic(path, "".join(line + "\n" for line in lines).encode())
+
+
+def _settle(engine: Engine, job: Job, model: nn.Module, steps: Steps) -> None:
+    """Compute BatchNorm's running statistics anew, from rows as they are predicted: without noise of colour."""
+    train = job.train
+    if not train.precise_bn:
+        return
+    first = train.steps * train.accumulate  # rows drawn as after the last step
+    rows = batches(steps.turned_only(train), range(first, first + train.precise_bn), engine.workers)
+    with engine.autocast():
+        moved = (batch.to(engine.device) for batch in rows)
+        settle_bn(model, ((batch.image, batch.domain) for batch in moved), job.task.probs, engine.add_up)
 
 
 def _evaluate(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> None:

@@ -41,12 +41,13 @@ def build_member(recipe: Recipe, member: Member, domains: Sequence[str], pretrai
         pretrained: load the weights that the recipe names; they are idle where others follow.
 
     Raises:
-        RecipeError: the member asks for statistics by domain, or for AdaBN, of a network without BatchNorm.
+        RecipeError: the member asks for something about BatchNorm of a network that has none.
     """
     model = member.config.model
     options = model.options if pretrained or "weights" not in model.options else {**model.options, "weights": "none"}
     built = build_model(model.name, recipe.bands, size=model.size, seed=member.config.seed, options=options)
-    if member.config.norm == "domain" or any(adapts(member, domain) for domain in recipe.domain.values()):
+    adapted = any(adapts(member, domain) for domain in recipe.domain.values())
+    if member.config.norm == "domain" or member.config.train.precise_bn or adapted:
         _need_batchnorm(built, member)
     if list(domains) != [TRAINED]:
         set_domains(_by_domain(built), domains)
@@ -143,6 +144,6 @@ def _by_domain(model: nn.Module) -> nn.Module:
 def _need_batchnorm(model: nn.Module, member: Member) -> None:
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         raise RecipeError(
-            f"member.{member.base}: norm = 'domain' and adabn are about BatchNorm, of which {member.config.model.name} "
-            "has none here: leave them out"
+            f"member.{member.base}: norm = 'domain', adabn and train.precise_bn are about BatchNorm, of which "
+            f"{member.config.model.name} has none here: leave them out"
         )

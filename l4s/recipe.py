@@ -225,6 +225,7 @@ class Train(Section):
     clip: float | None = Field(default=None, gt=0)  # norm of the whole gradient
     accumulate: int = Field(default=1, ge=1)
     ema: float | None = Field(default=None, gt=0, lt=1)
+    precise_bn: int = Field(default=0, ge=0)  # batches that BatchNorm's running statistics are computed anew from
     scale: Scale = Scale()
     augment: Augment = Augment()
     evaluate_every: int | None = Field(default=None, ge=1)  # steps between scores on the held-out source

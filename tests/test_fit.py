@@ -138,6 +138,25 @@ def test_ema_weights_are_what_is_judged_and_kept(home, engine, tmp_path):
     assert not torch.equal(load_file(path)["head.weight"], load_file(plain)["head.weight"])
 
 
+@pytest.mark.parametrize("evaluate_every", [None, 2])
+def test_precise_statistics_replace_the_moving_ones_and_touch_nothing_else(home, engine, tmp_path, evaluate_every):
+    def train(name, precise_bn):
+        made = job(home, tmp_path / name, augment=Augment(d4=True, offset=3.0), evaluate_every=evaluate_every)
+        made = replace(made, train=made.train.model_copy(update={"precise_bn": precise_bn}))
+        made.model.dropout = nn.BatchNorm2d(3)  # before the head: it sees the images themselves
+        (path,) = fit(engine, made)
+        return made, load_file(path)
+
+    made, precise = train("precise", 3)
+    _, moving = train("moving", 0)
+    assert torch.equal(precise["head.weight"], moving["head.weight"])
+    steps = made.source_and_target(Slice()).turned_only(made.train)
+    seen = torch.cat([steps[made.train.steps + item].image for item in range(3)])
+    torch.testing.assert_close(precise["dropout.running_mean"], seen.mean((0, 2, 3)))
+    torch.testing.assert_close(precise["dropout.running_var"], seen.var((0, 2, 3)))
+    assert (moving["dropout.running_var"] > 2 * precise["dropout.running_var"]).all()  # the noise of colour
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_dropout_and_crops_go_on_as_they_would_have(home, engine, tmp_path, monkeypatch, accumulate):
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)

@@ -210,5 +210,5 @@ def test_weights_by_domain_start_only_a_member_that_keeps_them(place, tmp_path, 
 def test_a_network_without_batchnorm_is_refused(place, tmp_path, monkeypatch):
     x = opened(place, tmp_path / "run", "member.a.adabn=true")
     monkeypatch.setattr("l4s.member.build_model", lambda *given, **more: nn.Conv2d(3, 1, 1))
-    with pytest.raises(RecipeError, match="member.a: norm = 'domain' and adabn are about BatchNorm"):
+    with pytest.raises(RecipeError, match="member.a: norm = 'domain', adabn and train.precise_bn are about BatchNorm"):
         initial_member(x.recipe, find(x, "a"), 0, [])

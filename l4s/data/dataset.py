@@ -1,5 +1,6 @@
 """Training batches from cached domains: one `Batch` a step and slice, made the same way in any process."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from l4s.data.augment import Sample, build_augment
 from l4s.data.domain import Domain
 from l4s.data.sampler import draw, share_rows
 from l4s.errors import DataError
-from l4s.recipe import Train
+from l4s.recipe import Augment, Train
 
 Labels = Callable[[int], tuple[np.ndarray, np.ndarray]]
 """The labels of a row of a domain: target (H, W) float32 and weight (H, W) float32."""
@@ -87,7 +88,14 @@ class Steps(Dataset[Batch]):
         self.pools = [_pool(source), _pool(target)]
         self.counts = share_rows(train.batch, train.target_share if target else None)
         self.seed, self.cut = seed, cut
-        self.augment = build_augment(train.augment, source[0].domain.bands.spectral)
+        self.spectral = source[0].domain.bands.spectral
+        self.augment = build_augment(train.augment, self.spectral)
+
+    def turned_only(self, train: Train) -> "Steps":
+        """The same rows with nothing changed but, where training has them, flips and quarter turns."""
+        other = copy.copy(self)
+        other.augment = build_augment(Augment(d4=train.augment.d4), self.spectral)
+        return other
 
     def rows(self, step: int) -> list[tuple[Part, int, bool]]:
         """All rows of a step: source rows first, then target rows."""

@@ -4,10 +4,12 @@ Zhao 2022 replaces every BatchNorm by the layer of LoveCS; what that layer compu
 are normalised apart, in one forward of the whole batch. With one domain it is BatchNorm to the last bit.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -172,6 +174,38 @@ def adapt_bn(
         assert layer.sums is not None
         if reduce_sum is not None:
             layer.sums.total = reduce_sum(layer.sums.total)
-        mean, variance = layer.sums.moments()
-        layer.running_mean[domain], layer.running_var[domain] = mean.float(), variance.float()
+        if layer.sums.total[0].any():
+            mean, variance = layer.sums.moments()
+            layer.running_mean[domain], layer.running_var[domain] = mean.float(), variance.float()
         layer.sums = None
+
+
+def settle_bn(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    forward: Callable[[nn.Module, Tensor], object] = nn.Module.__call__,
+    reduce_sum: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Precise BatchNorm (Wu and Johnson 2021, section 3): running statistics computed anew with the weights as they are.
+
+    The moving average of training remembers some ten batches, each under other weights. Layers that keep statistics by
+    domain have each domain's computed from its own rows, and keep those of a domain without rows; the others' come
+    from all rows.
+
+    Args:
+        batches: images (B, C, H, W) float32 and the domain (B,) int64 of each, on the model's device.
+        forward, reduce_sum: as in `adapt_bn`.
+    """
+    seen = list(batches)
+    if layers := norm_layers(model):
+        for domain in range(len(layers[0].domains)):  # all, on every process: their sums are added up
+            chosen = (images[rows == domain] for images, rows in seen if (rows == domain).any())
+            with domain_rows(torch.tensor([domain])):
+                adapt_bn(model, chosen, domain, forward, reduce_sum)
+        return
+    twin = convert_bn(copy.deepcopy(model), ["all"])
+    adapt_bn(twin, (images for images, _ in seen), 0, forward, reduce_sum)
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            found = cast(DomainBatchNorm, twin.get_submodule(name))
+            layer.running_mean, layer.running_var = found.running_mean[0].clone(), found.running_var[0].clone()

@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from l4s.models.norm import DomainBatchNorm, adapt_bn, convert_bn, domain_rows, norm_layers
+from l4s.models.norm import DomainBatchNorm, adapt_bn, convert_bn, domain_rows, norm_layers, settle_bn
 
 
 def network() -> nn.Sequential:
@@ -99,3 +99,27 @@ def test_a_new_domain_starts_from_another() -> None:
     with domain_rows(torch.ones(6, dtype=torch.int64)):
         layer(images(seed=5))
     assert not torch.equal(layer.running_mean[0], layer.running_mean[1])
+
+
+def test_precise_statistics_of_one_batch_are_those_that_torch_computes_anew() -> None:
+    ours, theirs = network(), network()
+    for step in range(3):  # moving averages of something else
+        ours(images(seed=step) + 5)
+    settle_bn(ours.eval(), [(images(), torch.zeros(6, dtype=torch.int64))])
+    torch.optim.swa_utils.update_bn([images()], theirs)
+    assert not ours.training
+    for name in ("1.running_mean", "1.running_var", "4.running_mean", "4.running_var"):
+        torch.testing.assert_close(ours.state_dict()[name], theirs.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+def test_precise_statistics_by_domain_are_those_of_its_rows_alone() -> None:
+    ours = convert_bn(network(), ["a", "b", "nobody"])
+    rows = torch.tensor([0, 1, 0, 1, 1, 0])
+    before = ours.state_dict()["1.running_mean"][2].clone()
+    settle_bn(ours, [(images(seed=1), rows), (images(seed=2), rows)])
+    for domain in (0, 1):
+        alone = network()
+        settle_bn(alone, [(images(seed=seed)[rows == domain], rows[rows == domain]) for seed in (1, 2)])
+        for name in ("1.running_mean", "1.running_var", "4.running_mean", "4.running_var"):
+            assert torch.equal(ours.state_dict()[name][domain], alone.state_dict()[name])
+    assert torch.equal(ours.state_dict()["1.running_mean"][2], before)
