@@ -24,7 +24,7 @@ from l4s.predict import View, predict
 from l4s.recipe import DomainConfig, Normalise, Tta, fingerprint
 from l4s.rundir import RunDir
 from l4s.session import Machine
-from l4s.tasks import TASKS
+from l4s.tasks import build_task
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
         RecipeError: `use` names a normalisation or augmentation that does not exist.
     """
     plan = read_plan(one_cell(run))
-    tta = _known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))
-    number = finished_round(plan, use)
+    tta = known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))
+    number = finished_round(plan, use.round, use.group)
     members = plan.groups(number)[find_group(plan, number, use.group)]
     domain = _open(plan, images, use.split, machine)
     affines = {member.name: _affine(plan, domain, member, use.normalise) for member in members}
     key = _key(plan, number, members, domain, affines, tta)
     if out.exists():
         return _kept(out, key)
-    engine = start_engine(machine.device, _precision(plan, machine), machine.workers, machine.deterministic)  # type: ignore[arg-type]
+    engine = start_engine(machine.device, precision(plan, machine), machine.workers, machine.deterministic)  # type: ignore[arg-type]
     log.info(f"round {number}, {len(members)} members, {len(domain)} patches, tta {tta}")
     parts = out.with_name(out.name + ".members")
     views = {name: View(domain, domain.predicted, *pair) for name, pair in affines.items()}
@@ -100,15 +100,15 @@ def ensemble_runs(runs: Sequence[Path], out: Path, choice: Choice) -> ProbFile:
     return open_probs(out)
 
 
-def finished_round(plan: Plan, use: Use) -> int:
+def finished_round(plan: Plan, round_: int | None, group: str | None) -> int:
     """The last round (or the one named) in which every member of the ensemble has been trained.
 
     Raises:
         RunError: there is none.
     """
     missing: list[str] = []
-    for number in reversed(rounds(plan, use.round)):
-        members = plan.groups(number)[find_group(plan, number, use.group)]
+    for number in reversed(rounds(plan, round_)):
+        members = plan.groups(number)[find_group(plan, number, group)]
         missing = [m.name for m in members if not (plan.run.member(number, m.name) / "done.json").is_file()]
         if not missing:
             return number
@@ -122,7 +122,12 @@ def _open(plan: Plan, images: Path, split: str, machine: Machine) -> Domain:
     """The new images as a domain, read as the run's first source was."""
     source = plan.recipe.domain[plan.recipe.domains("source")[0]]
     config = DomainConfig(
-        role="eval", split=split, positive=source.positive, ignore=source.ignore, share_stats=source.share_stats
+        role="eval",
+        split=split,
+        positive=source.positive,
+        ignore=source.ignore,
+        cut=source.cut,
+        share_stats=source.share_stats,
     )
     folder = (images / split).resolve()
     name = folder.parent.name if folder.name in IMAGE_FOLDERS else folder.name
@@ -131,26 +136,34 @@ def _open(plan: Plan, images: Path, split: str, machine: Machine) -> Domain:
 
 def _affine(plan: Plan, domain: Domain, member: Member, normalise: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift, (N, C) each, of the new images under a member's normalisation."""
-    mode = cast(Normalise, _known("normalise", normalise or member.config.normalise, get_args(Normalise)))
+    mode = cast(Normalise, known("normalise", normalise or member.config.normalise, get_args(Normalise)))
     sources = [_stored(plan, name, domain) for name in plan.recipe.domains("source")] if mode == "source" else []
     return affine(domain, mode, sources, member.config.patch_blend)
 
 
 def _stored(plan: Plan, name: str, like: Domain) -> Domain:
-    """A source of the run, of which only the moments are known: those in `stats/<name>.json`."""
+    """A source of the run, of which only the moments are known."""
+    return replace(like, name=name, cache=replace(like.cache, moments=stored_moments(plan, name)[:, None]))
+
+
+def stored_moments(plan: Plan, name: str) -> np.ndarray:
+    """Count, mean and variance per band of a source of the run, (3, C) float64: those in `stats/<name>.json`.
+
+    Raises:
+        RunError: an older l4s wrote none.
+    """
     path = plan.run.stats(name)
     stored = rundir.read_json(path)
     if "moments" not in stored:
         raise RunError(
             f"{path} holds no moments of the source: an older l4s wrote it; run `l4s run` again, which rewrites it"
         )
-    moments = np.array(stored["moments"], np.float64)[:, None]
-    return replace(like, name=name, cache=replace(like.cache, moments=moments))
+    return np.array(stored["moments"], np.float64)
 
 
 def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View, folder: Path, tta: Tta) -> ProbFile:
     log.info(f"round {number} {member.name}")
-    task, batch = TASKS[member.config.task](member.config.train), plan.recipe.predict.batch
+    task, batch = build_task(member.config), plan.recipe.predict.batch
     models = trained_member(plan.recipe, member, number, weights(plan.run.member(number, member.name)), engine)
     # to the layers with statistics by domain, new images are like a target that did not take part in training
     view = replace(view, norm=norm_row(plan.recipe, member, number, ""))
@@ -169,13 +182,12 @@ def _key(
     tta: str,
 ) -> str:
     """Fingerprint of the prediction: the trainings, the images, and how they are normalised."""
-    trained = {m.name: rundir.read_json(plan.run.member(number, m.name) / "done.json")["fingerprint"] for m in members}
     numbers = {name: hashlib.sha256(np.stack(pair).tobytes()).hexdigest()[:16] for name, pair in affines.items()}
     shares = plan.recipe.ensemble.weights
     return fingerprint(
         {
             "step": "apply",
-            "trained": trained,
+            "trained": trainings(plan, number, members),
             "content": domain.cache.digest,
             "normalisation": numbers,
             "tta": tta,
@@ -183,6 +195,11 @@ def _key(
             "weights": shares and dict(shares),
         }
     )
+
+
+def trainings(plan: Plan, number: int, members: Sequence[Member]) -> dict[str, str]:
+    """Fingerprint of each member's finished training in a round."""
+    return {m.name: rundir.read_json(plan.run.member(number, m.name) / "done.json")["fingerprint"] for m in members}
 
 
 def _kept(out: Path, key: str) -> ProbFile:
@@ -193,7 +210,7 @@ def _kept(out: Path, key: str) -> ProbFile:
     return probs
 
 
-def _precision(plan: Plan, machine: Machine) -> str:
+def precision(plan: Plan, machine: Machine) -> str:
     """What was asked for, else what the run was trained in."""
     if machine.precision != "auto":
         return machine.precision
@@ -201,7 +218,12 @@ def _precision(plan: Plan, machine: Machine) -> str:
     return next((rundir.read_json(path)["precision"] for path in places if path.is_file()), "auto")
 
 
-def _known(what: str, value: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise RecipeError(f"{what} is {value!r}{did_you_mean(value, known)}")
+def known(what: str, value: str, words: Sequence[str]) -> str:
+    """A word that is one of these.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    if value not in words:
+        raise RecipeError(f"{what} is {value!r}{did_you_mean(value, words)}")
     return value

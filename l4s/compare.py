@@ -24,7 +24,8 @@ def score_files(
     """Score `pred` against `truth`, patches paired by id.
 
     Args:
-        threshold: what a ProbFile's values must reach to be landslide, in either place; None is 0.5.
+        threshold: what a ProbFile's values must reach to be landslide, in either place; None is 0.5, or the quantile of
+            a prediction whose values are only ordered.
         regions: inclusive ranges of ids, scored apart.
         allow_subset: patches of the truth may be missing in `pred`.
 
@@ -40,7 +41,7 @@ def score_files(
     ids = tuple(known)
     told = Truth(ids, [*known.values()].__getitem__, tuple(region_of(id, regions or {}) for id in ids))
     if pred.suffix == PROBS:
-        return score(open_probs(pred), told, threshold=at, allow_subset=allow_subset)
+        return score(open_probs(pred), told, threshold=threshold, allow_subset=allow_subset)
     return score_masks(read_masks(pred), told, allow_subset=allow_subset)
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from l4s.data.sampler import share_rows
 from l4s.errors import RecipeError, did_you_mean
-from l4s.models import check_options
+from l4s.models import ANSWERS, check_options
 from l4s.recipe import Recipe
 
 if TYPE_CHECKING:
     from l4s.load import Member
 
 PLAIN = re.compile(r"\w[\w.-]*")
+WITHOUT_LABELS = ("score",)  # tasks that learn nothing; "anomaly" has an option for it
 RESERVED = re.compile(r"(ensemble|pseudo)(-.*)?")  # folders of a round that are no members
 
 
@@ -37,6 +38,7 @@ def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
         *_starts(recipe, members),
         *_ensemble(recipe, members),
         *_submit(recipe),
+        *_tasks(recipe, members),
     ):
         raise RecipeError(f"{where}: {problem}")
     for member in members:
@@ -47,7 +49,8 @@ def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
 def _names(recipe: Recipe) -> Iterator[str]:
     if not recipe.member:
         yield "there is no [member.x]: nothing would be trained"
-    named = {"name": [recipe.name], "domain": recipe.domain, "member": recipe.member}
+    ensembles = [member.ensemble for member in recipe.member.values() if member.ensemble]
+    named = {"name": [recipe.name], "domain": recipe.domain, "member": recipe.member, "ensemble": ensembles}
     for what, names in named.items():
         if odd := [name for name in names if not PLAIN.fullmatch(name)]:
             yield f"{what} {odd[0]!r} becomes the name of a file: use letters, digits, '_', '.' and '-'"
@@ -115,6 +118,22 @@ def _submit(recipe: Recipe) -> Iterator[str]:
     domain = recipe.domain[recipe.submit.domain]
     if domain.role == "source" and domain.holdout.by == "none":
         yield f"submit.domain {recipe.submit.domain!r} is never predicted: it is a source that holds nothing out"
+    if domain.cut:
+        yield f"submit.domain {recipe.submit.domain!r} is cut into squares, but a submission holds whole patches"
+
+
+def _tasks(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
+    """Masks are what segmentation alone answers in, and what every task but one needs."""
+    bare = [name for name in recipe.domains("source") if not recipe.domain[name].labelled]
+    tasks = {member.name: _answers(member) for member in members}
+    for member in members:
+        task = tasks[member.name]
+        if recipe.rounds and task != "segment":
+            yield f"member {member.name!r} has task {task!r}, which pseudo labels of pixels cannot train: rounds = 0"
+        if bare and member.config.task.options.get("use_labels", task not in WITHOUT_LABELS):
+            yield f"member {member.name!r} trains with labels, but domain {bare[0]} has labelled = false"
+    if recipe.submit and {*tasks.values()} != {"segment"}:
+        yield "[submit] packs masks, which members with task = 'segment' alone predict: leave it out"
 
 
 def _member(recipe: Recipe, member: Member) -> Iterator[str]:
@@ -123,6 +142,9 @@ def _member(recipe: Recipe, member: Member) -> Iterator[str]:
         check_options(config.model.name, config.model.options)
     except RecipeError as error:
         yield str(error)
+    answers = _answers(member)
+    if config.task.name != answers and config.task.name in ("segment", *ANSWERS.values()):
+        yield f"model {config.model.name!r} answers to task {answers!r}, not {config.task.name!r}: set task = {answers!r}"
     open_sources = [name for name in recipe.domains("source") if recipe.domain[name].holdout.by == "none"]
     if config.train.evaluate_every and open_sources:
         yield f"train.evaluate_every scores on held-out patches, but domain.{open_sources[0]} has no holdout"
@@ -132,3 +154,8 @@ def _member(recipe: Recipe, member: Member) -> Iterator[str]:
     modes = {recipe.domain[name].normalise or config.normalise for name in recipe.domain}
     if "patch" not in modes and config.patch_blend != type(config).model_fields["patch_blend"].default:
         yield f"patch_blend = {config.patch_blend} has no effect where nothing is normalised by 'patch'"
+
+
+def _answers(member: Member) -> str:
+    """The task that a member's model is for."""
+    return ANSWERS.get(member.config.model.name, "segment")

@@ -15,7 +15,7 @@ BLOCK = 64  # patches in memory at a time
 def ensemble(
     inputs: Sequence[ProbFile], out: Path, *, fingerprint: str, weights: Mapping[str, float] | None = None
 ) -> None:
-    """Write the mean of `inputs`, which must hold the same patches, of one domain, kind and test-time augmentation.
+    """Write the mean of `inputs`, which must hold the same patches, of one domain, kind, rule and test-time augmentation.
 
     Args:
         weights: by member name, any positive numbers; None is the plain mean.
@@ -37,6 +37,7 @@ def ensemble(
         domain=first.domain,
         tta=first.tta,
         kind=first.kind,
+        extra=first.extra,
     ) as writer:
         for start in range(0, len(first), BLOCK):
             stop = min(start + BLOCK, len(first))
@@ -47,7 +48,7 @@ def ensemble(
 
 
 def _refuse_misfit(first: ProbFile, other: ProbFile) -> None:
-    for what in ("kind", "domain", "tta", "shape"):
+    for what in ("kind", "domain", "tta", "shape", "extra"):
         ours, theirs = getattr(first, what), getattr(other, what)
         if ours != theirs:
             raise DataError(f"cannot ensemble {first.path} and {other.path}: {what} {ours!r} is not {theirs!r}")

@@ -8,9 +8,10 @@ from l4s.data.probs import open_probs
 from l4s.data.readers import find_patches, patch_sides
 from l4s.errors import DataError
 from l4s.plan import Choice, find_ensemble, find_group, one_cell, read_plan, submission_facts
+from l4s.score import threshold_of
 from l4s.submit import CheckReport, SubmissionCard, check, submit
 
-THRESHOLD, MIN_AREA = 0.5, 0
+MIN_AREA = 0
 OFFICIAL_SIZE = (128, 128)
 UNKNOWN_IDS = "whether every image has its mask is not proven: give --ids-from or --images"
 
@@ -22,7 +23,7 @@ def pack_entry(
 
     Args:
         source: a ProbFile, or a run directory.
-        threshold: None for that of the run's `[submit]`, or 0.5. `min_area` likewise, or 0 pixels.
+        threshold: None for that of the run's `[submit]`, or 0.5, or what scores are cut at. `min_area` likewise, or 0 pixels.
 
     Raises:
         RunError: the run has no such ensemble.
@@ -41,7 +42,7 @@ def pack_entry(
     elif choice != Choice():
         raise DataError(f"{source} is one ProbFile: a domain, tta, round or group can be chosen of a run only")
     if threshold is None:
-        threshold = configured.threshold if configured else THRESHOLD
+        threshold = configured.threshold if configured else threshold_of(open_probs(probs))
     if min_area is None:
         min_area = configured.min_area if configured else MIN_AREA
     return submit(open_probs(probs), out, threshold=threshold, min_area=min_area, facts=facts)

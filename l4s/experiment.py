@@ -18,11 +18,12 @@ from l4s.errors import RecipeError, RunError
 from l4s.load import Member, expand
 from l4s.member import adapts, norm_row
 from l4s.plan import Plan
-from l4s.recipe import Normalise, Recipe, Round, Tta, fingerprint
+from l4s.recipe import Normalise, Recipe, Round, TaskConfig, Tta, fingerprint
 from l4s.rundir import RunDir, read_json
 
 FORMAT = 1  # raised when a step's meaning changes without a key of the recipe changing
 ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
+AFTERWARDS = {"smooth", "passes", "contamination"}  # options of tasks that training does not read
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,9 @@ class Experiment:
 
     def _fit_key(self, member: Member, number: int) -> str:
         # keys at their defaults are left out, so that a key added later does not redo what was made without it
-        unread = {"grid", "needs", "init", "normalise", "patch_blend", "adabn"}
-        config = member.config.model_dump(mode="json", exclude=unread, exclude_defaults=True)
+        unread = {"grid", "needs", "init", "normalise", "patch_blend", "adabn", "ensemble"}
+        learnt = member.config.model_copy(update={"task": _options(member.config.task, AFTERWARDS, False)})
+        config = learnt.model_dump(mode="json", exclude=unread, exclude_defaults=True)
         if number == 0 and "train" in config:
             config["train"] = {key: value for key, value in config["train"].items() if key not in ROUND_KEYS}
         reads = [self.describe(domain, member, domain.train) for domain in self.source()]
@@ -146,6 +148,8 @@ class Experiment:
         """Fingerprint of predicting a domain with a trained member."""
         reads = self.describe(domain, member, domain.predicted)
         about: dict[str, object] = {"step": "predict", "fit": self.fit_key(member, number), "reads": reads, "tta": tta}
+        if later := _options(member.config.task, AFTERWARDS, True).options:
+            about["task"] = later
         if member.config.norm == "domain":
             about["norm"] = norm_row(self.recipe, member, number, domain.name)
         if adapts(member, domain.config):
@@ -205,6 +209,11 @@ def weights(folder: Path) -> list[Path]:
             f"{folder} holds no finished training: run `l4s train --round {number} --member {folder.name}` first"
         )
     return [folder / name for name in read_json(folder / "done.json")["weights"]]
+
+
+def _options(task: TaskConfig, names: set[str], named: bool) -> TaskConfig:
+    """The task with those of its options that are named, or with the others."""
+    return TaskConfig(name=task.name, **{key: own for key, own in task.options.items() if (key in names) is named})
 
 
 def _content(path: Path) -> str:

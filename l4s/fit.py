@@ -46,11 +46,14 @@ def fit(engine: Engine, job: Job) -> list[Path]:
     """Train a member to its last step, from where an earlier run of the same command left it.
 
     Returns:
-        The files of weights: the last ones, or the best `keep` by F1 on the held-out source.
+        The files of weights: the last ones, or the best `keep` by F1 on the held-out source. A network without
+        parameters has an empty one, and takes no step.
 
     Raises:
         RunError: the loss is no longer finite, or a batch cannot be cut for these processes.
     """
+    if not any(True for _ in job.model.parameters()):
+        return _untrained(engine, job)
     train = job.train
     steps = job.source_and_target(Slice(engine.rank, engine.world, train.accumulate))
     _refuse_uneven(job, steps, engine.world)
@@ -256,6 +259,14 @@ def _finish(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> l
             save_weights(job.folder / names[0], model)
     engine.wait()
     return [job.folder / name for name in names]
+
+
+def _untrained(engine: Engine, job: Job) -> list[Path]:
+    path = job.folder / "weights.safetensors"
+    if engine.main:
+        save_weights(path, job.model)
+    engine.wait()
+    return [path]
 
 
 def clean(folder: Path) -> None:

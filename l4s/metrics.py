@@ -2,7 +2,7 @@
 
 Such counts are small, add up over patches, files and ranks, and give precision, recall and F1 at every threshold, and
 average precision, exactly for the values as they are stored. All scores are pooled over pixels and about the landslide
-class alone, as in the competition (methods A5).
+class alone, as in the competition (methods A5), but for accuracy and mean IoU, whose names say so.
 """
 
 from dataclasses import dataclass
@@ -65,6 +65,17 @@ def pooled_scores(tp: int, fp: int, fn: int) -> Scores:
     return Scores(precision, recall, f1, tp / (tp + fp + fn + EPSILON), tp, fp, fn)
 
 
+def mean_iou_of(tp: int, fp: int, fn: int, pixels: int) -> float:
+    """Mean of the IoU of landslide and that of background, of pooled counts; an IoU of nothing is 0."""
+    tn = pixels - tp - fp - fn
+    return (tp / (tp + fp + fn + EPSILON) + tn / (tn + fp + fn + EPSILON)) / 2
+
+
+def accuracy_of(tp: int, fp: int, fn: int, pixels: int) -> float:
+    """Share of the pixels (or patches) that are answered rightly; 0 where there is none."""
+    return (pixels - fp - fn) / max(pixels, 1)
+
+
 def scores_at(counts: np.ndarray, threshold: float) -> Scores:
     """Scores where value >= `threshold` (compared in float64) is called landslide."""
     first = threshold_code(threshold)
@@ -92,6 +103,17 @@ def average_precision(counts: np.ndarray) -> float:
         return 0.0
     tp, positive = _above(counts)
     return float((counts[1] * (tp / np.maximum(positive, 1))).sum() / total)
+
+
+def auroc(counts: np.ndarray) -> float | None:
+    """Probability that a landslide pixel has a higher value than one of the background, ties half; None without both.
+
+    Below 0.5 the values are inverted: background is higher. Nobody turns them round.
+    """
+    background, landslide = counts.astype(np.float64)
+    pairs = background.sum() * landslide.sum()
+    below = np.cumsum(background) - background
+    return float((landslide * (below + background / 2)).sum() / pairs) if pairs else None
 
 
 def positive_share(counts: np.ndarray) -> float:

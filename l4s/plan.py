@@ -47,13 +47,18 @@ class Plan:
         return self.recipe.domain[domain].tta or self.recipe.predict.tta
 
     def group(self, member: Member) -> str:
-        """The ensemble a member belongs to; "" where there is one."""
+        """The ensemble a member belongs to; "" where there is one.
+
+        Answers to different tasks are never averaged: where the recipe has several, each has an ensemble of its own.
+        """
+        several = len({each.config.task.name for each in self.members}) > 1
+        own = member.config.ensemble or (member.config.task.name if several else "")
         axes = [
             f"{key.rsplit('.', 1)[-1]}-{member.axes[key]}"
             for key in self.recipe.ensemble.group_by
             if key in member.axes
         ]
-        return "-".join(axes)
+        return "-".join(filter(None, (own, *axes)))
 
     def groups(self, number: int) -> dict[str, list[Member]]:
         """A round's members by ensemble."""

@@ -1,7 +1,7 @@
 """Pictures of a run and of its data, as small PNG files. Equal content makes equal bytes with one matplotlib."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from l4s.data.bands import Bands
 from l4s.data.classes import Classes
 from l4s.data.domain import Domain
+from l4s.data.labels import patch_label
 from l4s.data.probs import ProbFile
 from l4s.data.readers import read_image, read_mask
 from l4s.data.survey import Survey
@@ -34,25 +35,27 @@ INCHES, DPI = 1.45, 96  # side of one patch in a picture, and dots in an inch
 def draw_patches(
     out: Path, domain: Domain, probs: ProbFile, rows: Sequence[int], *, threshold: float, notes: Sequence[str] = ()
 ) -> Path:
-    """One line of pictures for each patch: image, truth where there is one, probability, prediction.
+    """One line of pictures for each patch: image, truth where there is one, probability (or score), prediction.
 
-    The prediction is coloured by its errors where the truth is known.
+    The prediction is coloured by its errors where the truth is known; that of a whole patch by its label.
 
     Args:
-        probs: (N, H, W) values of patches of `domain`.
+        probs: (N, H, W) values of patches of `domain`, or (N,).
         rows: which patches, as positions in `probs`.
         notes: a text beside each patch's id.
     """
     place = {patch.id: row for row, patch in enumerate(domain.patches)}
     where = [place[probs.ids[row]] for row in rows]
     images, band = displayed(np.asarray(domain.cache.images[where], np.float32), domain.bands.rgb_index)
-    values = [probs.patch(row) for row in rows]
+    values = [np.broadcast_to(probs.patch(row), images.shape[1:3]) for row in rows]  # one value a patch, or a map
     truths = [domain.cache.masks[row] if domain.cache.labelled[row] else None for row in where]
     columns: dict[str, list[np.ndarray]] = {
         "image" if band is None else domain.bands.names[band]: list(images),
         "truth": [_truth(mask) for mask in truths],
-        "probability": values,
-        f"prediction ({threshold:g})": [painted(*pair, threshold) for pair in zip(values, truths, strict=True)],
+        probs.kind: values,
+        f"prediction ({threshold:.3g})": [
+            painted(value, _known(mask, probs), threshold) for value, mask in zip(values, truths, strict=True)
+        ],
     }
     labelled = any(mask is not None for mask in truths)
     if not labelled:
@@ -60,12 +63,34 @@ def draw_patches(
     figure, axes = _grid(len(rows), len(columns))
     for column, (head, tiles) in enumerate(columns.items()):
         for line, tile in enumerate(tiles):
-            axes[line][column].imshow(tile, **_look(head), interpolation="nearest")
+            axes[line][column].imshow(tile, **_look(head, tiles), interpolation="nearest")
         axes[0][column].set_title(head, fontsize=8)
     for line, row in enumerate(rows):
         axes[line][0].set_ylabel("\n".join((probs.ids[row], *notes[line : line + 1])), fontsize=7)
     if labelled:
         _legend(figure)
+    return _save(figure, out)
+
+
+def draw_panels(out: Path, panels: Mapping[str, np.ndarray], longest: float = 3.4) -> Path:
+    """Pictures side by side under their titles.
+
+    Args:
+        panels: (h, w, 3) colours in [0, 1], or (h, w) values in [0, 1], NaN where there are none.
+        longest: inches of the longest side of a panel.
+    """
+    from matplotlib.figure import Figure
+
+    height, width = next(iter(panels.values())).shape[:2]
+    inches = longest / max(height, width)
+    size = (len(panels) * (width * inches + 0.1), height * inches + 0.35)
+    figure = Figure(figsize=size, layout="constrained")
+    for axis, (title, picture) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        low, high = (np.nanmin(picture), np.nanmax(picture)) if np.isfinite(picture).any() else (0.0, 1.0)
+        axis.imshow(picture, cmap="magma", vmin=min(float(low), 0.0), vmax=float(high), interpolation="antialiased")
+        axis.set_title(title, fontsize=8)
+        axis.set_xticks([])
+        axis.set_yticks([])
     return _save(figure, out)
 
 
@@ -159,7 +184,17 @@ def _painted(shape: tuple[int, ...], colours: dict[tuple[int, int, int], np.ndar
     return picture
 
 
-def _look(head: str) -> dict[str, Any]:
+def _known(mask: np.ndarray | None, probs: ProbFile) -> np.ndarray | None:
+    """The truth that a prediction is held against: a mask, or a patch's label on all of its pixels."""
+    if mask is None or probs.shapes[0]:
+        return mask
+    return np.broadcast_to(patch_label(mask, float(probs.extra.get("positive_share", 0.0))), mask.shape)
+
+
+def _look(head: str, tiles: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Colours of values; those of scores, which are only ordered, from the lowest shown to the highest."""
+    if head == "score":
+        return {"cmap": "magma", "vmin": min(map(np.min, tiles)), "vmax": max(map(np.max, tiles))}
     return {"cmap": "magma", "vmin": 0.0, "vmax": 1.0} if head == "probability" else {}
 
 

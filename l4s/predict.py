@@ -50,7 +50,7 @@ def predict(
     tta: Tta = "none",
     batch: int = 16,
 ) -> ProbFile:
-    """Write the mean probabilities of `models` for the rows of `view`.
+    """Write the mean probabilities (or scores) of `models` for the rows of `view`.
 
     Every process predicts its share of the batches; the first writes the file.
 
@@ -59,7 +59,7 @@ def predict(
         fingerprint: names the step that makes this file.
 
     Returns:
-        The finished file, `(N, H, W)` float16 in [0, 1].
+        The finished file, `(N, H, W)` float16 in [0, 1], or `(N,)` where the task answers for whole patches.
     """
     with domain_rows(torch.tensor([view.norm])):
         mine = [(start, _probs(engine, task, models, images, tta)) for start, images in share(engine, view, batch)]
@@ -75,7 +75,8 @@ def predict(
             fingerprint=fingerprint,
             domain=view.domain.name,
             tta=tta,
-            kind="probability",
+            kind=task.kind,
+            extra=task.about,
         ) as writer:
             for start, values in parts:
                 writer.put(start, values)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from l4s.data.bands import Bands
 from l4s.errors import did_you_mean
@@ -94,6 +94,8 @@ class DomainConfig(Section):
     regions: Mapping[str, tuple[int, int]] = {}
     positive: tuple[int, ...] = (1,)
     ignore: tuple[int, ...] = (255,)
+    cut: int | None = Field(default=None, ge=1)  # side of the squares that patches are cut into: patches of their own
+    labelled: bool = True  # false: a source without masks, for tasks that train without labels
     holdout: HoldOut = HoldOut()
     subdomains: SubDomains = SubDomains()
     share_stats: tuple[tuple[str, ...], ...] = ()
@@ -105,6 +107,8 @@ class DomainConfig(Section):
     def _consistent(self) -> Self:
         if self.role != "source" and self.holdout.by != "none":
             raise ValueError(f"a {self.role} domain has no hold-out: nothing is chosen on its labels")
+        if self.role != "source" and not self.labelled:
+            raise ValueError(f"labelled is for sources: a {self.role} domain may lack masks anyway")
         if self.role == "source" and self.adabn:
             raise ValueError("adabn is for targets and eval domains: a source's statistics come from training")
         if unknown := [name for name in self.holdout.regions if name not in self.regions]:
@@ -127,6 +131,28 @@ class ModelConfig(Section):
     def options(self) -> dict[str, Any]:
         """The builder's keyword options."""
         return dict(self.model_extra or {})
+
+
+class TaskConfig(Section):
+    """A builder of `l4s.tasks.TASKS` by name, and its own options; without options its name alone may stand for it."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The builder's keyword options."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _to_name(self, dump: SerializerFunctionWrapHandler) -> Any:
+        return dump(self) if self.model_extra else self.name
 
 
 class LossTerm(Section):
@@ -217,6 +243,7 @@ class Train(Section):
     batch: int = Field(default=16, ge=1)
     target_share: float = Field(default=0.5, gt=0, lt=1)  # of the rows of a batch, in rounds >= 1
     target_weight: float = Field(default=1.0, gt=0)  # lambda_t of L = L_source + lambda_t L_target
+    balance: float | None = Field(default=None, gt=0, lt=1)  # of the source rows: drawn from patches with landslide
     start: Literal["restart", "continue"] = "restart"  # rounds >= 1: from initial weights, or from the last round's
     loss: tuple[LossTerm, ...] = (LossTerm(name="bce"), LossTerm(name="dice"))
     aux: float = Field(default=0.4, gt=0)  # of the same loss of an auxiliary head, where the model has one (Yuan 2020)
@@ -236,6 +263,8 @@ class Train(Section):
     def _consistent(self) -> Self:
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} is not a multiple of accumulate {self.accumulate}")
+        if self.balance and self.batch < 2:
+            raise ValueError("balance needs rows of both kinds: make batch 2 or more")
         if self.evaluate_every is None and (self.keep or self.patience):
             raise ValueError("keep and patience choose by evaluations: set evaluate_every")
         if self.patience and not self.keep:
@@ -247,7 +276,8 @@ class MemberConfig(Section):
     """One trained model, or, with `grid`, one for each combination of the values listed there."""
 
     model: ModelConfig
-    task: str = "segment"
+    task: TaskConfig = TaskConfig(name="segment")
+    ensemble: str = ""  # the ensemble that it is averaged in; "": that of its task, where the recipe has several tasks
     seed: int = Field(default=0, ge=0)
     train: Train = Train()
     normalise: Normalise = "separated"
@@ -315,7 +345,11 @@ class Submit(Section):
 
 
 class About(Section):
-    """What a recipe reproduces, for `l4s recipes` and its readers."""
+    """What a recipe reproduces, for `l4s recipes` and its readers.
+
+    A key of `expected` is a member or an ensemble, `round-N/` before it and `/domain` behind it where that matters, and last
+    `/score` (`/mean_iou`), F1 where none is named.
+    """
 
     title: str = ""
     paper: str = ""

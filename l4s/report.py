@@ -21,15 +21,18 @@ from l4s.metrics import paired_bootstrap, pooled_scores
 from l4s.plan import cells, read_plan
 from l4s.plots import draw_patches
 from l4s.rundir import RunDir, write_atomic, write_json
-from l4s.score import ScoreTable, score
+from l4s.score import ScoreTable, score, threshold_of
 from l4s.session import Machine
-from l4s.table import expected_keys, markdown
+from l4s.table import expected_scores, markdown
 from l4s.truth import truth_of
 
 Row = dict[str, Any]
-THRESHOLD, SEED = 0.5, 0
+SEED = 0
 SHOWN = 5  # patches in a picture
-AVERAGED = ("f1", "precision", "recall", "iou", "average_precision", "oracle_f1", "predicted_share")
+AVERAGED = (
+    *("f1", "precision", "recall", "iou", "mean_iou", "accuracy"),
+    *("average_precision", "oracle_f1", "predicted_share"),
+)
 KINDS = ("member", "seeds", "ensemble")  # in the order of the table
 ROLES = ("source", "target", "eval")
 
@@ -99,7 +102,7 @@ def reopen(run: RunDir, data: Path, cache: Path | None = None) -> Experiment:
 
 
 def draw_run(x: Experiment) -> list[Path]:
-    """Draw some patches of each predicted domain, with the last ensemble that there is.
+    """Draw some patches of each predicted domain, with the last of each ensemble that there is.
 
     They go from the best F1 to the worst, or evenly over the ids where there is no truth.
 
@@ -107,13 +110,13 @@ def draw_run(x: Experiment) -> list[Path]:
         The files, which lie in `pictures` beside the table.
     """
     made = []
-    for domain in x.predicted():
-        files = [path for about, path in _files(x, domain) if about["kind"] == "ensemble"]
-        if x.engine.main and files:
-            probs = open_probs(files[-1])
+    for domain in x.predicted() if x.engine.main else ():
+        files = {about["name"]: path for about, path in _files(x, domain) if about["kind"] == "ensemble"}
+        for name, path in files.items():
+            probs = open_probs(path)
             rows, notes = _shown(domain, probs)
-            out = x.run.table.with_name("pictures") / f"{domain.name}.png"
-            made.append(draw_patches(out, domain, probs, rows, threshold=THRESHOLD, notes=notes))
+            out = x.run.table.with_name("pictures") / f"{domain.name}{name.removeprefix('ensemble')}.png"
+            made.append(draw_patches(out, domain, probs, rows, threshold=threshold_of(probs), notes=notes))
     return made
 
 
@@ -124,10 +127,12 @@ def _rows(x: Experiment) -> list[Row]:
         if truth is None:
             continue
         for about, path in _files(x, domain):
-            scored.append(Scored(about, score(open_probs(path), truth, threshold=THRESHOLD, seed=SEED)))
+            probs = open_probs(path)
+            of = {"of": "pixels" if probs.shapes[0] else "patches"}
+            scored.append(Scored(about | of, score(probs, truth, seed=SEED)))
     first = {entry.place: entry.table for entry in scored if entry.about["round"] == 0}
-    rows = [_row(entry, first.get(entry.place), x.recipe.about.expected) for entry in scored]
-    return _sorted(rows + _over_seeds(rows))
+    rows = [_row(entry, first.get(entry.place)) for entry in scored]
+    return _sorted([_with_printed(row, x.recipe.about.expected) for row in rows + _over_seeds(rows)])
 
 
 def _files(x: Experiment, domain: Domain) -> Iterator[tuple[Row, Path]]:
@@ -158,16 +163,23 @@ def _base(member: Member) -> str:
     return " ".join((member.base, *axes))
 
 
-def _row(entry: Scored, first: ScoreTable | None, expected: Mapping[str, float]) -> Row:
+def _row(entry: Scored, first: ScoreTable | None) -> Row:
     table = entry.table
-    row = entry.about | {"threshold": THRESHOLD, "fingerprint": table.source["fingerprint"]} | asdict(table.pooled)
+    about = {"threshold": table.threshold, "fingerprint": table.source["fingerprint"], "values": table.source["kind"]}
+    row = entry.about | about | asdict(table.pooled)
     if len(table.regions) > 1:
         row["regions"] = {name: asdict(region) for name, region in table.regions.items()}
     if first is not None and entry.about["round"]:
         change, low, high = paired_bootstrap(table.counts, first.counts, SEED)
         row["change"] = {"f1": change, "low": low, "high": high}
-    printed = [expected[key] for key in expected_keys(row) if key in expected]
-    return row | ({"printed": printed[0]} if printed else {})
+    return row
+
+
+def _with_printed(row: Row, expected: Mapping[str, float]) -> Row:
+    """The row with the paper's numbers: `printed` is an F1, `printed_scores` the others by name."""
+    printed = expected_scores(row, expected)
+    row = row | ({"printed": printed.pop("f1")} if "f1" in printed else {})
+    return row | ({"printed_scores": printed} if printed else {})
 
 
 def _over_seeds(rows: Sequence[Row]) -> list[Row]:
@@ -181,15 +193,24 @@ def _over_seeds(rows: Sequence[Row]) -> list[Row]:
 
 def _spread(group: Sequence[Row]) -> Row:
     first = group[0]
-    row = {key: first[key] for key in ("round", "base", "domain", "role", "tta", "threshold", "true_share")}
+    row = {key: first[key] for key in ("round", "base", "domain", "role", "tta", "true_share", "values", "of")}
+    row["threshold"] = first["threshold"] if len({each["threshold"] for each in group}) == 1 else None
     row |= {"kind": "seeds", "name": first["base"], "n": len(group), "seeds": sorted(each["seed"] for each in group)}
     for key in AVERAGED:
         values = [each[key] for each in group]
         row |= {key: statistics.fmean(values), f"{key}_sd": statistics.stdev(values)}
+    if all(each["auroc"] is not None for each in group):
+        row["auroc"] = statistics.fmean(each["auroc"] for each in group)
+    if first["cuts"]:
+        row["cuts"] = {name: _means([each["cuts"][name] for each in group]) for name in first["cuts"]}
     changes = [each["change"]["f1"] for each in group if "change" in each]
     if len(changes) == len(group):
         row["change"] = {"f1": statistics.fmean(changes), "sd": statistics.stdev(changes)}
     return row
+
+
+def _means(cuts: Sequence[Mapping[str, float]]) -> Row:
+    return {key: statistics.fmean(each[key] for each in cuts) for key in cuts[0]}
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
@@ -214,7 +235,7 @@ def _shown(domain: Domain, probs: ProbFile) -> tuple[list[int], list[str]]:
     truth = truth_of(domain)
     if truth is None:
         return _spaced(range(len(probs))), []
-    counts = score(probs, truth, threshold=THRESHOLD, draws=1).counts  # predicted in the order of the truth
+    counts = score(probs, truth, draws=1).counts  # predicted in the order of the truth
     f1 = [pooled_scores(*map(int, row)).f1 for row in counts]
     with_landslide = np.flatnonzero(counts[:, 0] + counts[:, 2]).tolist() or range(len(probs))
     rows = _spaced(sorted(with_landslide, key=lambda row: -f1[row]))

@@ -10,25 +10,32 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
 import numpy as np
 
+from l4s.data.labels import patch_label
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
 from l4s.metrics import (
+    accuracy_of,
+    auroc,
     average_precision,
     best_threshold,
     bootstrap_f1,
     code_counts,
     mask_counts,
+    mean_iou_of,
     pooled_scores,
     predicted,
 )
 from l4s.submit import BROKEN_HDF5, BROKEN_ZIP, MAX_MEMBER
+from l4s.thresholds import CONTAMINATION, cuts, label_free, plain
 
 IGNORE = 255
+PROBABLE, BY_DEFAULT = 0.5, "quantile"
 MASK_NAME = re.compile(r"mask_([0-9]+)\.h5")
 
 
@@ -67,8 +74,10 @@ class Truth:
 class ScoreRow:
     """Scores of some patches together; all in [0, 1] but the counts of `patches`.
 
-    `f1_low` and `f1_high` bound F1 at 95 % over patches drawn again. The last three need probabilities and are None for
-    masks; the two called oracle chose their threshold with the labels at hand.
+    `f1_low` and `f1_high` bound F1 at 95 % over patches drawn again. `mean_iou` is the mean of landslide's and
+    background's. Those with a default need probabilities and are None for masks; what is called oracle chose its
+    threshold with the labels at hand. `auroc` is None, too, where a class is missing. `cuts` are for scores that are only
+    ordered: thresholds by name, and the scores there.
     """
 
     patches: int
@@ -79,11 +88,15 @@ class ScoreRow:
     f1_low: float
     f1_high: float
     iou: float
+    mean_iou: float
+    accuracy: float
     predicted_share: float
     true_share: float
     average_precision: float | None = None
     oracle_threshold: float | None = None
     oracle_f1: float | None = None
+    auroc: float | None = None
+    cuts: Mapping[str, Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,28 +128,45 @@ def score(
     probs: ProbFile,
     truth: Truth,
     *,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     seed: int = 0,
     draws: int = 1000,
     allow_subset: bool = False,
 ) -> ScoreTable:
     """Score values >= `threshold` as landslide; pixels whose truth is 255 count nowhere.
 
+    Without a threshold, probabilities are cut at 0.5, and scores that are only ordered at the quantile that leaves the
+    `contamination` above it which their file carries. Where a patch has one value and its truth is a mask, the truth is
+    its label by the rule that the file carries.
     Every patch predicted must be in the truth. Every patch of the truth must be predicted too, unless `allow_subset`
     says that only a part of them is meant to be scored (a hold-out, a region). `seed` and `draws` are the bootstrap's.
 
     Raises DataError for ids that do not match, masks of another size, and values that cannot be.
     """
     rows = _positions(probs.ids, truth, allow_subset)
+    chosen = _thresholds(probs)
+    at = threshold if threshold is not None else chosen.get(BY_DEFAULT, PROBABLE)
     tallies: list[np.ndarray] = []
     codes: dict[str, np.ndarray] = {}
     for row, values in zip(rows, probs.patches(), strict=True):
-        target, valid = _labels(truth, row, values.shape)
-        tallies.append(_tally(predicted(values, threshold), target, valid))
+        target, valid = _labels(truth, row, values.shape, probs.extra.get("positive_share"))
+        tallies.append(_tally(predicted(values, at), target, valid))
         region = truth.region[row]
         codes[region] = codes.get(region, 0) + code_counts(values, target, valid)
     source = {name: getattr(probs, name) for name in ("domain", "fingerprint", "kind", "member", "tta")}
-    return _table(truth, rows, tallies, codes, threshold, source, (seed, draws))
+    return _table(truth, rows, tallies, codes, at, source, (seed, draws), chosen)
+
+
+def threshold_of(probs: ProbFile) -> float:
+    """Where a file is cut by default: 0.5, or the quantile of scores that are only ordered."""
+    return _thresholds(probs).get(BY_DEFAULT, PROBABLE)
+
+
+def _thresholds(probs: ProbFile) -> dict[str, float]:
+    """Label-free thresholds of scores that are only ordered; none of probabilities."""
+    if probs.kind == "probability":
+        return {}
+    return label_free(probs.patches(), float(probs.extra.get("contamination", CONTAMINATION)))
 
 
 def score_masks(
@@ -218,8 +248,12 @@ def _positions(ids: Iterable[str], truth: Truth, allow_subset: bool) -> list[int
     return [known[name] for name in ids]
 
 
-def _labels(truth: Truth, row: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _labels(
+    truth: Truth, row: int, shape: tuple[int, ...], positive_share: object = None
+) -> tuple[np.ndarray, np.ndarray]:
     mask = truth.mask(row)
+    if shape == () and mask.ndim == 2 and isinstance(positive_share, float | int):
+        mask = patch_label(mask, positive_share)
     if mask.shape != shape:
         raise DataError(f"patch {truth.ids[row]}: the prediction is {shape}, the truth {mask.shape}")
     return mask, mask != IGNORE
@@ -238,6 +272,7 @@ def _table(
     threshold: float | None,
     source: Mapping[str, str],
     bootstrap: tuple[int, int],
+    chosen: Mapping[str, float] = MappingProxyType({}),
 ) -> ScoreTable:
     if not rows:
         raise DataError("no patches to score")
@@ -245,14 +280,17 @@ def _table(
     scored = [rows[k] for k in order]
     tally, region = np.stack(tallies)[order], np.array([truth.region[row] for row in scored])
     regions = {
-        name: _row(tally[region == name], None if codes is None else codes[name], bootstrap)
+        name: _row(tally[region == name], None if codes is None else codes[name], bootstrap, chosen)
         for name in sorted(set(region.tolist()))
     }
-    pooled = _row(tally, None if codes is None else np.sum(list(codes.values()), axis=0), bootstrap)
+    every = None if codes is None else np.sum(list(codes.values()), axis=0)
+    pooled = _row(tally, every, bootstrap, chosen)
     return ScoreTable(pooled, regions, threshold, source, tuple(truth.ids[row] for row in scored), tally[:, :3])
 
 
-def _row(tally: np.ndarray, codes: np.ndarray | None, bootstrap: tuple[int, int]) -> ScoreRow:
+def _row(
+    tally: np.ndarray, codes: np.ndarray | None, bootstrap: tuple[int, int], chosen: Mapping[str, float]
+) -> ScoreRow:
     tp, fp, fn, pixels = (int(total) for total in tally.sum(axis=0))
     scores = pooled_scores(tp, fp, fn)
     low, high = bootstrap_f1(tally[:, :3], *bootstrap)
@@ -266,11 +304,15 @@ def _row(tally: np.ndarray, codes: np.ndarray | None, bootstrap: tuple[int, int]
         f1_low=low,
         f1_high=high,
         iou=scores.iou,
+        mean_iou=mean_iou_of(tp, fp, fn, pixels),
+        accuracy=accuracy_of(tp, fp, fn, pixels),
         predicted_share=(tp + fp) / max(pixels, 1),
         true_share=(tp + fn) / max(pixels, 1),
         average_precision=None if codes is None else average_precision(codes),
         oracle_threshold=oracle[0],
         oracle_f1=oracle[1],
+        auroc=None if codes is None else auroc(codes),
+        cuts=None if codes is None or not chosen else plain(cuts(codes, chosen)),
     )
 
 
@@ -278,5 +320,5 @@ def _summary(mask: np.ndarray) -> str:
     return f"{mask.dtype}" if mask.dtype != np.uint8 else f"{mask[mask > 1][0]}"
 
 
-def _plain(row: ScoreRow) -> dict[str, float | int]:
+def _plain(row: ScoreRow) -> dict[str, Any]:
     return {name: value for name, value in sorted(asdict(row).items()) if value is not None}

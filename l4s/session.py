@@ -15,13 +15,13 @@ from l4s import log, rundir
 from l4s.data.domain import Domain, open_domain
 from l4s.data.stats import merge
 from l4s.engine import Engine, start_engine
-from l4s.errors import RecipeError, RunError, did_you_mean
+from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, open_experiment
 from l4s.load import expand, find_recipe, load_cells, resolved
 from l4s.optim import build_optimizer, factor
 from l4s.recipe import Recipe
 from l4s.rundir import RunDir
-from l4s.tasks import TASKS
+from l4s.tasks import build_task
 
 LIBRARIES = (
     "torch",
@@ -80,11 +80,8 @@ def check_parts(recipe: Recipe) -> None:
         train, optimiser, schedule = member.config.train, member.config.train.optimiser, member.config.train.schedule
         rates = {"lr": optimiser.lr, "weight_decay": optimiser.weight_decay} | optimiser.options
         try:
-            if member.config.task not in TASKS:
-                raise RecipeError(
-                    f"task {member.config.task!r} does not exist{did_you_mean(member.config.task, TASKS)}"
-                )
-            TASKS[member.config.task](train)
+            if build_task(member.config).kind == "score" and train.evaluate_every:
+                raise RecipeError("train.evaluate_every scores at threshold 0.5, which means nothing to a score")
             build_optimizer(optimiser.name, [("weight", torch.nn.Parameter(torch.zeros(1, 1)))], **rates)
             factor(schedule.name, 0, train.steps, schedule.warmup, **schedule.options)
         except RecipeError as error:
@@ -112,6 +109,7 @@ def describe(domain: Domain) -> dict[str, object]:
     return {
         "bands": list(domain.bands.names),
         "patches": len(domain),
+        "size": list(domain.size),  # the window that whole scenes are cut into
         "train": len(domain.train),
         "heldout": len(domain.heldout),
         "labelled": int(domain.cache.labelled.sum()),

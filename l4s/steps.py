@@ -12,6 +12,7 @@ from torch import nn
 from l4s import log, rundir
 from l4s.data.dataset import Labels, Part, Steps, mask_labels
 from l4s.data.domain import Domain
+from l4s.data.labels import patch_labels
 from l4s.data.probs import ProbFile, open_probs
 from l4s.ensemble import ensemble
 from l4s.errors import RunError
@@ -26,7 +27,7 @@ from l4s.pseudo import PseudoLabels, changed, open_pseudo, pseudo, warnings
 from l4s.recipe import Submit, Tta, fingerprint
 from l4s.score import score
 from l4s.submit import read_card, submit
-from l4s.tasks import TASKS
+from l4s.tasks import build_task
 from l4s.truth import truth_of
 
 WEIGHTS = ("weights*.safetensors", "metrics.jsonl")
@@ -102,12 +103,15 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
 
 def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:
     """What `fit` needs to train a member in a round."""
-    train, seed = member.config.train, member.config.seed
+    train, seed, task = member.config.train, member.config.seed, build_task(member.config)
     parts = [_part(x, domain, member, mask_labels(domain)) for domain in x.source()]
     adapted = [_part(x, d, member, _pseudo_of(x, d, member, number).labels) for d in x.target()] if number else []
+    if train.balance:
+        share = float(task.about.get("positive_share", 0.0))
+        parts = [replace(p, positive=patch_labels(p.domain.cache.masks, share)) for p in parts]
     return Job(
         name=f"round {number} {member.name}",
-        task=TASKS[member.config.task](train),
+        task=task,
         model=initial_member(x.recipe, member, number, x.initial(member, number)),
         source_and_target=lambda cut: Steps(parts, adapted, train, seed, cut),
         train=train,
@@ -139,7 +143,7 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
     if not missing:
         return
     rundir.is_done(folder, x.fit_key(member, number))  # weights of other settings are refused
-    task, batch = TASKS[member.config.task](member.config.train), x.recipe.predict.batch
+    task, batch = build_task(member.config), x.recipe.predict.batch
     trained = trained_member(x.recipe, member, number, weights(folder), x.engine)
     for name, files in groupby(missing, key=lambda entry: entry[0].name):
         view = _view(x, x.domains[name], member, number)
@@ -294,7 +298,7 @@ def _commands_before(x: Experiment, number: int, domain: Domain, group: str) -> 
 def _heldout_f1(x: Experiment, member: Member, number: int, model: nn.Module, step: int) -> float:
     """Pooled F1 at 0.5 on the held-out patches of all sources, from files."""
     folder = x.run.member(number, member.name)
-    task = TASKS[member.config.task](member.config.train)
+    task = build_task(member.config)
     counts = np.zeros(3, np.int64)
     for domain in x.source():
         truth = truth_of(domain)

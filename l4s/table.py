@@ -8,10 +8,26 @@ Cell = Callable[[Row], str]
 NOTHING = "no landslide there"
 
 HOW = (
-    "F1 of the landslide class at threshold 0.5, pooled over all pixels; in brackets its 95 % interval over patches drawn "
+    "F1 of the landslide class at threshold 0.5, pooled over all pixels, or over patches where it says so; "
+    "in brackets its 95 % interval over patches drawn "
     "again (neighbouring patches are alike: about a new region the doubt is larger); ± is the standard deviation over seeds. "
     "*Oracle* chose its threshold with the labels it is scored on: a bound, not a result."
 )
+HOW_SCORES = (
+    "Values that are only ordered: 0.5 means nothing to them, and their rows above are at the quantile. Quantile and Otsu choose a "
+    "threshold without labels, *oracle* with those it is scored on. AUROC below 0.5 is inverted: background has the higher scores; "
+    "nothing is turned round."
+)
+PRINTED = {  # the last part of a key of `about.expected` -> what it is called
+    "f1": "F1",
+    "precision": "P",
+    "recall": "R",
+    "iou": "IoU",
+    "mean_iou": "mean IoU",
+    "accuracy": "accuracy",
+    "average_precision": "AP",
+    "auroc": "AUROC",
+}
 
 
 def markdown(name: str, about: Mapping[str, Any], rows: Sequence[Row], unscored: Sequence[str]) -> str:
@@ -23,21 +39,34 @@ def markdown(name: str, about: Mapping[str, Any], rows: Sequence[Row], unscored:
     else:
         parts += ["## F1", _overview(rows, places)]
     for place in places:
-        parts += [f"## {place[1]}, tta {place[2]}", _detail([row for row in rows if _key(row) == place])]
+        there = [row for row in rows if _key(row) == place]
+        parts += [f"## {place[1]}, tta {place[2]}", _detail(there)]
+        if ordered := [row for row in there if row.get("cuts")]:
+            parts += [HOW_SCORES, _cuts(ordered)]
     if changed := [row for row in rows if "change" in row]:
         parts += ["## Change of F1 since round 0, over the same patches", _overview(changed, places, _change)]
     if unscored:
         parts.append(f"Not scored, because masks are withheld: {', '.join(unscored)}.")
-    if unmatched := sorted(about.get("expected", {}).keys() - {key for row in rows for key in expected_keys(row)}):
+    if unmatched := sorted(about.get("expected", {}).keys() - {key for row in rows for key in _expected_keys(row)}):
         printed = ", ".join(f"{key} {about['expected'][key]:g}" for key in unmatched)
         parts.append(f"Printed in the paper, without a row here: {printed}.")
     return "\n\n".join(parts) + "\n"
 
 
-def expected_keys(row: Row) -> tuple[str, str, str]:
-    """The keys of a recipe's `about.expected` that speak of this row, the most special first."""
+def expected_scores(row: Row, expected: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of a recipe's `about.expected` that speak of this row, by the name of the score."""
+    found: dict[str, float] = {}
+    for key, name in _expected_keys(row).items():
+        if key in expected:
+            found.setdefault(name, expected[key])
+    return found
+
+
+def _expected_keys(row: Row) -> dict[str, str]:
+    """The keys that may speak of this row, the most special first, and the score each means; F1 where none is named."""
     full = (f"round-{row['round']}", str(row["name"]), str(row["domain"]))
-    return "/".join(full), "/".join(full[:2]), full[1]
+    places = ("/".join(full), "/".join(full[:2]), full[1])
+    return dict.fromkeys(places, "f1") | {f"{place}/{name}": name for place in places for name in PRINTED}
 
 
 def _overview(rows: Sequence[Row], places: Sequence[tuple[str, str, str]], cell: Cell | None = None) -> str:
@@ -57,24 +86,55 @@ def _overview(rows: Sequence[Row], places: Sequence[tuple[str, str, str]], cell:
 
 
 def _detail(rows: Sequence[Row]) -> str:
-    header = ["round", "member", "patches", "F1", "P", "R", "IoU", "AP", "oracle F1", "found / true share"]
+    header = ["round", "member", "patches", "F1", "P", "R", "IoU", "mean IoU", "accuracy", "AP", "oracle F1"]
+    printed = any("printed_scores" in row for row in rows)
+    header += ["found / true share", *(["printed"] if printed else [])]
     body = []
     for row in rows:
-        body.append([str(row["round"]), _label(row), *_scores(row)])
-        body += [["", f"&nbsp; {name}", *_scores(region)] for name, region in sorted(row.get("regions", {}).items())]
+        body.append([str(row["round"]), _label(row), *_scores(row), *([_printed_scores(row)] if printed else [])])
+        blank = [""] if printed else []
+        body += [
+            ["", f"&nbsp; {name}", *_scores(region), *blank] for name, region in sorted(row.get("regions", {}).items())
+        ]
     return _table(header, body)
+
+
+def _cuts(rows: Sequence[Row]) -> str:
+    """Scores that are only ordered at each of their thresholds: F1 / IoU / mean IoU."""
+    names = list(rows[0]["cuts"])
+    header = ["round", "member", "AUROC", *(f"{name}: F1 / IoU / mean IoU" for name in names)]
+    body = []
+    for row in rows:
+        each = [" / ".join(f"{row['cuts'][name][key]:.3f}" for key in ("f1", "iou", "mean_iou")) for name in names]
+        body.append([str(row["round"]), _label(row), _auroc(row), *each])
+    return _table(header, body)
+
+
+def _auroc(row: Row) -> str:
+    value = row.get("auroc")
+    if value is None:
+        return ""
+    return f"{value:.3f}" if value >= 0.5 else f"{value:.3f} (inverted)"
+
+
+def _printed_scores(row: Row) -> str:
+    scores = row.get("printed_scores", {})
+    return ", ".join(f"{text} {scores[name]:g}" for name, text in PRINTED.items() if name in scores)
 
 
 def _scores(row: Row) -> list[str]:
     shares = f"{row['predicted_share']:.2%} / {row['true_share']:.2%}"
-    numbers = [_mean(row, key) for key in ("precision", "recall", "iou", "average_precision")]
+    keys = ("precision", "recall", "iou", "mean_iou", "accuracy", "average_precision")
+    numbers = [_mean(row, key) for key in keys]
     return [str(row.get("patches", "")), _f1(row), *numbers, _oracle(row), shares]
 
 
 def _f1(row: Row) -> str:
     if row["true_share"] == 0:
         return NOTHING
-    return _mean(row, "f1") if "n" in row else f"{row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
+    where = " at quantile" if row.get("cuts") else ""
+    shown = _mean(row, "f1") if "n" in row else f"{row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
+    return shown + where
 
 
 def _oracle(row: Row) -> str:
@@ -95,9 +155,10 @@ def _change(row: Row) -> str:
 
 
 def _label(row: Row) -> str:
+    of = " (patches)" if row.get("of") == "patches" else ""
     if row["kind"] == "seeds":
-        return f"{row['name']}, {row['n']} seeds"
-    return f"**{row['name']}**" if row["kind"] == "ensemble" else f"{row['name']}"
+        return f"{row['name']}{of}, {row['n']} seeds"
+    return f"**{row['name']}**{of}" if row["kind"] == "ensemble" else f"{row['name']}{of}"
 
 
 def _printed(rows: Iterable[Row]) -> str:

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = (
     *("torch", "torchvision", "timm", "transformers", "segmentation_models_pytorch", "accelerate", "albumentations"),
     *("numpy", "scipy", "skimage", "h5py", "matplotlib", "cv2", "safetensors"),
+    *("rasterio", "shapely", "pyogrio"),
 )
 LOADED = f"import sys; print(*(name for name in {HEAVY} if name in sys.modules))"
 HELP = """

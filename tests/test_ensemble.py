@@ -85,6 +85,7 @@ def test_blocks_do_not_show(tmp_path, monkeypatch):
     ("values", "about", "message"),
     [
         (random(1), {"kind": "score"}, "kind 'probability' is not 'score'"),
+        (random(1), {"extra": {"positive_share": 0.1}}, "extra {} is not {'positive_share': 0.1}"),
         (random(1), {"domain": "home"}, "domain 'away' is not 'home'"),
         (random(1), {"tta": "none"}, "tta 'd4' is not 'none'"),
         (random(1, (3, 5, 4)), {}, r"shape \(3, 4, 5\) is not \(3, 5, 4\)"),
@@ -112,3 +113,9 @@ def test_weights_that_do_not_fit(tmp_path, weights, message):
     a, b = make(tmp_path / "a.h5", random(0)), make(tmp_path / "b.h5", random(1))
     with pytest.raises(RecipeError, match=message):
         run(tmp_path, a, b, weights=weights)
+
+
+def test_what_scoring_must_know_is_handed_on(tmp_path):
+    rule = {"positive_share": 0.1}
+    a, b = (make(tmp_path / f"{name}.h5", [0.0, 0.5, 1.0], extra=rule) for name in "ab")
+    assert run(tmp_path, a, b).extra == rule

@@ -8,6 +8,8 @@ from data_factory import write_recipe
 
 from l4s.errors import RecipeError
 from l4s.load import expand, find_recipe, load_cells, load_recipe, parse_recipe, resolved, shipped
+from l4s.plan import Plan
+from l4s.rundir import RunDir
 from l4s.session import check_parts
 
 BASE = """
@@ -223,6 +225,7 @@ def test_two_members_cannot_share_a_folder(tmp_path):
 
 
 MEMBER = "model = { name = 'baseline' }"
+CLASSIFIER = ("model = { name = 'patch_classifier' }", "task = 'classify'")
 
 
 def test_needs_come_first_and_link_what_agrees(tmp_path):
@@ -385,6 +388,13 @@ def test_a_wrong_sweep_fails_when_it_is_loaded(tmp_path, line, message):
             ["normalise = 'source'", "[domain.more]", "role = 'source'", "share_stats = [['b4', 'b3']]"],
             "their share_stats differ",
         ),
+        (["[member.b]", *CLASSIFIER], "member 'b' has task 'classify', which pseudo labels of pixels cannot train"),
+        (["task = 'classify'"], "model 'baseline' answers to task 'segment', not 'classify': set task = 'segment'"),
+        (["ensemble = 'a/b'"], "ensemble 'a/b' becomes the name of a file"),
+        (
+            ["[submit]", "domain = 'cut'", "[domain.cut]", "role = 'eval'", "cut = 16"],
+            "a submission holds whole patches",
+        ),
     ],
 )
 def test_tables_that_contradict_each_other(tmp_path, lines, message):
@@ -412,6 +422,55 @@ def test_a_recipe_without_members(tmp_path):
         load(tmp_path, text=BASE.split("[member.a]")[0] + "[member]")
 
 
+# --- tasks
+
+FREE = """
+[domain.home]
+role = "source"
+labelled = false
+[member.a]
+model = { name = "anomaly_unet" }
+task = { name = "anomaly", use_labels = false }
+[member.b]
+model = { name = "brightness" }
+task = "score"
+"""
+
+
+def test_members_without_labels_train_on_a_source_without_masks(tmp_path):
+    load(tmp_path, text=FREE)
+    for member in ('model = { name = "anomaly_unet" }\ntask = "anomaly"', "model = { name = 'unet' }"):
+        with pytest.raises(RecipeError, match="member 'c' trains with labels, but domain home has labelled = false"):
+            load(tmp_path, "[member.c]", member, text=FREE)
+
+
+def test_members_of_other_tasks_are_no_submission(tmp_path):
+    with pytest.raises(RecipeError, match=r"\[submit\] packs masks"):
+        load(tmp_path, "[submit]", "domain = 'away'", "[domain.away]", "role = 'target'", text=FREE)
+
+
+def test_each_task_has_an_ensemble_of_its_own(tmp_path):
+    def groups(*lines, text=FREE):
+        recipe = load(tmp_path, *lines, text=text)
+        return Plan(RunDir(tmp_path), recipe, expand(recipe)).groups(0)
+
+    def named(found):
+        return {group: [member.name for member in members] for group, members in found.items()}
+
+    assert named(groups(text=BASE)) == {"": ["a"]}
+    assert named(groups()) == {"anomaly": ["a"], "score": ["b"]}
+    more = ("[member.c]", 'model = { name = "ndvi" }', 'task = "score"')
+    assert named(groups(*more)) == {"anomaly": ["a"], "score": ["b", "c"]}
+    assert named(groups(*more, 'ensemble = "ndvi"')) == {"anomaly": ["a"], "score": ["b"], "ndvi": ["c"]}
+    seeds = ("grid = { seed = [0, 1] }", "[ensemble]", "group_by = ['seed']")
+    assert named(groups(*more, *seeds)) == {
+        "anomaly": ["a"],
+        "score": ["b"],
+        "score-seed-0": ["c-seed0"],
+        "score-seed-1": ["c-seed1"],
+    }
+
+
 # --- names beside torch code
 
 
@@ -426,8 +485,16 @@ def test_a_recipe_without_members(tmp_path):
         ("train.schedule.name=pole", "member.a: schedule 'pole' does not exist, did you mean 'poly'"),
         ("train.schedule.pover=2.0", "member.a: schedule 'poly' has no option 'pover', did you mean 'power'"),
         ("member.a.task=segmnt", "member.a: task 'segmnt' does not exist, did you mean 'segment'"),
+        ("member.a.task={name='segment', smooth=1}", "member.a: task 'segment' has no option 'smooth'"),
     ],
 )
 def test_names_of_torch_code_are_checked_before_data_are_read(tmp_path, override, message):
     with pytest.raises(RecipeError, match=f"recipe some: {message}"):
         check_parts(load(tmp_path, sets=[override]))
+
+
+def test_scores_are_not_judged_at_one_half_while_they_train(tmp_path):
+    text = FREE.replace("labelled = false", 'holdout = { by = "block", share = 0.1 }')
+    check_parts(load(tmp_path, text=text))
+    with pytest.raises(RecipeError, match=r"member.a: train.evaluate_every scores at threshold 0.5"):
+        check_parts(load(tmp_path, text=text, sets=["train.evaluate_every=5"]))

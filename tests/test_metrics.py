@@ -7,12 +7,20 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    jaccard_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from l4s.errors import DataError
 from l4s.metrics import (
     CODE_VALUES,
     CODES,
+    accuracy_of,
+    auroc,
     average_precision,
     best_threshold,
     bootstrap_f1,
@@ -20,6 +28,7 @@ from l4s.metrics import (
     expected_calibration_error,
     f1_curve,
     mask_counts,
+    mean_iou_of,
     paired_bootstrap,
     patch_counts,
     pooled_scores,
@@ -273,3 +282,34 @@ def test_paired_bootstrap():
     assert high - low < 0.2 * (alone[1] - alone[0])  # pairing removes what the patches have in common
     with pytest.raises(DataError, match="the same patches"):
         paired_bootstrap(a, b[1:], seed=0)
+
+
+@given(pixels)
+def test_auroc_against_sklearn(rows):
+    probs, target = arrays(rows)
+    found = auroc(counts_of(probs, target))
+    if len(set(target.tolist())) < 2:
+        assert found is None
+    else:
+        assert found == pytest.approx(roc_auc_score(target, probs.astype(np.float64)), abs=1e-12)
+
+
+def test_auroc_of_inverted_values_is_below_one_half():
+    probs, target = random()
+    straight = auroc(counts_of(probs, target))
+    inverted = auroc(counts_of((np.float16(1) - probs), target))
+    assert straight > 0.7 and inverted < 0.3
+
+
+@given(pixels)
+def test_mean_iou_and_accuracy_against_sklearn(rows):
+    probs, target = arrays(rows)
+    pred = probs.astype(np.float64) >= 0.5
+    (tp, fp, fn), pixel = mask_counts(pred[None], target[None], np.ones((1, len(target)), bool))[0], len(target)
+    wanted = [jaccard_score(truth, found, zero_division=0) for truth, found in ((target, pred), (1 - target, ~pred))]
+    assert mean_iou_of(tp, fp, fn, pixel) == pytest.approx(np.mean(wanted), abs=1e-12)
+    assert accuracy_of(tp, fp, fn, pixel) == pytest.approx(accuracy_score(target, pred))
+
+
+def test_nothing_counted():
+    assert mean_iou_of(0, 0, 0, 0) == accuracy_of(0, 0, 0, 0) == 0

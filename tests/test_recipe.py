@@ -12,6 +12,7 @@ from l4s.recipe import (
     DomainConfig,
     HoldOut,
     LossTerm,
+    MemberConfig,
     ModelConfig,
     Optimiser,
     Predict,
@@ -67,7 +68,13 @@ def build(model, table):
         (Scale, {"crop": 0}, "greater than or equal to 1"),
         (Pseudo, {"upper": 0.3, "lower": 0.3}, "0.3 must lie below"),
         (Pseudo, {"lower": 0.2, "under_threshold": "background"}, "does not read lower"),
+        (DomainConfig, {"role": "eval", "labelled": False}, "a eval domain may lack masks anyway"),
+        (DomainConfig, {"role": "eval", "cut": 0}, "greater than or equal to 1"),
         (Train, {"batch": 6, "accumulate": 4}, "not a multiple"),
+        (Train, {"balance": 1.0}, "less than 1"),
+        (Train, {"batch": 1, "balance": 0.5}, "make batch 2 or more"),
+        (MemberConfig, {"model": {"name": "unet"}, "task": {"positive_share": 0.1}}, "task.name"),
+        (MemberConfig, {"model": {"name": "unet"}, "task": 3}, "task"),
         (Train, {"keep": 1}, "set evaluate_every"),
         (Train, {"patience": 1}, "set evaluate_every"),
         (Train, {"evaluate_every": 5, "patience": 1}, "set keep"),
@@ -112,6 +119,23 @@ def test_options_are_what_the_table_does_not_know(model):
     table = {"name": "x", "betas": [0.9, 0.99], "deep": {"a": 1}}
     assert build(model, table).options == {"betas": [0.9, 0.99], "deep": {"a": 1}}
     assert build(model, {"name": "x"}).options == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "plain"),
+    [
+        ("segment", "segment"),
+        ({"name": "classify"}, "classify"),
+        ({"name": "classify", "positive_share": 0.1}, {"name": "classify", "positive_share": 0.1}),
+    ],
+)
+def test_a_task_is_a_name_or_a_name_with_options(task, plain):
+    config = build(MemberConfig, {"model": {"name": "unet"}, "task": task})
+    assert config.task.options == ({} if isinstance(plain, str) else {"positive_share": 0.1})
+    dumped = config.model_dump(mode="json")
+    assert dumped["task"] == plain and build(MemberConfig, dumped) == config
+    short = config.model_dump(mode="json", exclude_defaults=True)
+    assert short.get("task", "segment") == plain and ("task" in short) == (task != "segment")
 
 
 RECIPE = {

@@ -7,18 +7,28 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, jaccard_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
+from l4s.data.labels import patch_label
 from l4s.data.probs import open_probs, write_probs
 from l4s.errors import DataError
 from l4s.metrics import best_threshold, bootstrap_f1, code_counts, paired_bootstrap, patch_counts
-from l4s.score import Truth, read_masks, score, score_masks
+from l4s.score import Truth, read_masks, score, score_masks, threshold_of
+from l4s.thresholds import cuts, label_free, plain
 
 IDS, REGIONS = ("7", "10", "2", "33", "4"), ("west", "east", "west", "east", "west")
 
 
-def make_probs(path, values, ids=IDS, shape=None):
-    about = {"member": "unet", "fingerprint": "f", "domain": "iburi", "tta": "d4", "kind": "probability"}
+def make_probs(path, values, ids=IDS, shape=None, **more):
+    about = {"member": "unet", "fingerprint": "f", "domain": "iburi", "tta": "d4", "kind": "probability"} | more
     with write_probs(path, ids=ids, shape=shape or values.shape, **about) as writer:
         writer.put(0, values)
     return open_probs(path)
@@ -39,6 +49,9 @@ def check_row(row, values, masks, threshold):
     pred = p >= threshold
     wanted = [score(t, pred) for score in (precision_score, recall_score, f1_score, jaccard_score)]
     assert [row.precision, row.recall, row.f1, row.iou] == pytest.approx(wanted, abs=1e-12)
+    both = (jaccard_score(t, pred) + jaccard_score(1 - t, ~pred)) / 2
+    assert [row.mean_iou, row.accuracy] == pytest.approx([both, accuracy_score(t, pred)], abs=1e-12)
+    assert row.auroc == pytest.approx(roc_auc_score(t, p), abs=1e-12) and row.cuts is None
     assert [row.predicted_share, row.true_share] == pytest.approx([pred.mean(), t.mean()], abs=1e-12)
     assert row.average_precision == pytest.approx(average_precision_score(t, p), abs=1e-9)
     f1 = {value: f1_score(t, p >= value) for value in set(p)}
@@ -89,6 +102,38 @@ def test_one_label_a_patch(tmp_path):
     table = score(make_probs(tmp_path / "a.h5", values), Truth(IDS, labels, REGIONS))
     check_row(table.pooled, values, labels, 0.5)
     assert table.pooled.patches == 5 and table.pooled.patches_with_landslide == 2
+
+
+def test_masks_become_labels_by_the_rule_that_the_file_carries(tmp_path):
+    values = np.array([0.9, 0.2, 0.6, 0.4, 0.8], np.float16)
+    _, masks = values_and_masks()
+    masks[0], masks[1] = 255, 0
+    labels = np.array([patch_label(mask, 0.3) for mask in masks])
+    assert set(labels.tolist()) == {0, 1, 255}
+    by_rule = make_probs(tmp_path / "a.h5", values, extra={"positive_share": 0.3})
+    row = score(by_rule, Truth(IDS, masks, REGIONS)).pooled
+    assert row == score(make_probs(tmp_path / "b.h5", values), Truth(IDS, labels, REGIONS)).pooled
+    assert row.patches == 5 and 0 < row.true_share < 1
+    with pytest.raises(DataError, match=r"the prediction is \(\), the truth \(8, 6\)"):
+        score(make_probs(tmp_path / "c.h5", values), Truth(IDS, masks, REGIONS))
+
+
+def test_scores_that_are_only_ordered_are_cut_without_labels(tmp_path):
+    values, masks = values_and_masks()
+    truth = Truth(IDS, masks, REGIONS)
+    probs = make_probs(tmp_path / "a.h5", values, kind="score", extra={"contamination": 0.2})
+    table = score(probs, truth)
+    chosen = label_free(values, 0.2)
+    assert table.threshold == threshold_of(probs) == chosen["quantile"]
+    assert (values.astype(np.float64) >= table.threshold).mean() == pytest.approx(0.2, abs=0.01)
+    for name, row in {"": table.pooled, **table.regions}.items():
+        inside = np.array([name in ("", region) for region in REGIONS])  # one threshold for all regions
+        wanted = cuts(code_counts(values[inside], masks[inside], masks[inside] != 255), chosen)
+        assert row.cuts == plain(wanted)
+        assert row.f1 == row.cuts["quantile"]["f1"] and row.oracle_f1 == row.cuts["oracle"]["f1"]
+    assert score(probs, truth, threshold=0.5).pooled.cuts == table.pooled.cuts
+    plainly = make_probs(tmp_path / "b.h5", values)
+    assert threshold_of(plainly) == 0.5 and score(plainly, truth).threshold == 0.5
 
 
 def test_patches_with_landslides_are_counted(tmp_path):
@@ -151,7 +196,7 @@ def test_masks_score_as_the_probabilities_they_are_cut_from(tmp_path):
     pred = {name: (row.astype(np.float64) >= 0.7).astype(np.uint8) for name, row in zip(IDS, values, strict=True)}
     whole = score(make_probs(tmp_path / "a.h5", values), truth, threshold=0.7).as_dict()
     cut = score_masks(dict(reversed(pred.items())), truth).as_dict()
-    without = {"average_precision", "oracle_threshold", "oracle_f1"}
+    without = {"average_precision", "oracle_threshold", "oracle_f1", "auroc"}
     assert cut["pooled"] == {name: value for name, value in whole["pooled"].items() if name not in without}
     assert "threshold" not in cut and cut["regions"].keys() == whole["regions"].keys()
 

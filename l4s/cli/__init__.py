@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from l4s import __version__
-from l4s.cli import bench, data, demo, loop, recipes, score, status, submit
+from l4s.cli import bench, data, demo, loop, recipes, scene, score, status, submit
 from l4s.errors import L4SError
 
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Map landslides where no labels exist: train, pseudo-label, ensemble and submit as in Landslide4Sense.",
 )
-for noun in (demo, loop, status, score, submit, data, recipes, bench):
+for noun in (demo, loop, status, score, submit, data, scene, recipes, bench):
     noun.register(app)
 
 

@@ -10,7 +10,9 @@ from l4s.cli import show
 if TYPE_CHECKING:
     from l4s.score import ScoreRow
 
-HEADER = ("", "patches", "F1", "95 %", "P", "R", "IoU", "AP", "oracle F1", "found", "true")
+HEADER = ("", "patches", "F1", "95 %", "P", "R", "IoU", "mean IoU", "accuracy", "AP", "oracle F1", "found", "true")
+
+CUT = ("threshold", "f1", "iou", "mean_iou")
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +36,8 @@ def score(
 ) -> None:
     """Score a prediction: F1, precision, recall, IoU of the landslide class over all pixels.
 
-    AP and the oracle threshold need probabilities; the oracle is chosen with the truth, so it is a bound, not a result.
+    Mean IoU is the mean of landslide and background. AP and the oracle threshold need probabilities; the oracle is
+    chosen with the truth, so it is a bound, not a result. Scores that are only ordered get thresholds of their own.
     """
     from l4s.compare import read_regions, score_files
 
@@ -46,6 +49,10 @@ def score(
     apart = found.regions if len(found.regions) > 1 else {}
     body = [line("all", found.pooled), *(line(name, row) for name, row in apart.items())]
     show.table(f"{pred.name} against {truth.name}{at}", HEADER, body)
+    if found.pooled.cuts:
+        sign = "" if found.pooled.auroc is None else f", AUROC {found.pooled.auroc:.4f}"
+        rows = [[name, *(f"{row[key]:.4f}" for key in CUT)] for name, row in found.pooled.cuts.items()]
+        show.table(f"scores by threshold{sign}", ("", *CUT), rows)
 
 
 def line(name: str, row: "ScoreRow") -> list[str]:
@@ -53,6 +60,6 @@ def line(name: str, row: "ScoreRow") -> list[str]:
     ap = "" if row.average_precision is None else f"{row.average_precision:.4f}"
     oracle = "" if row.oracle_f1 is None else f"{row.oracle_f1:.4f} at {row.oracle_threshold:.2f}"
     interval = f"{row.f1_low:.4f} - {row.f1_high:.4f}"
-    numbers = [f"{value:.4f}" for value in (row.precision, row.recall, row.iou)]
+    numbers = [f"{value:.4f}" for value in (row.precision, row.recall, row.iou, row.mean_iou, row.accuracy)]
     shares = [f"{share:.2%}" for share in (row.predicted_share, row.true_share)]
     return [name, str(row.patches), f"{row.f1:.4f}", interval, *numbers, ap, oracle, *shares]

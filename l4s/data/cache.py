@@ -11,13 +11,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from l4s.data.bands import Bands
-from l4s.data.readers import PatchRef, read_image, read_mask
+from l4s.data.readers import PatchRef, in_square, read_image, read_mask
 from l4s.data.stats import patch_moments, pool
 from l4s.errors import DataError
 from l4s.recipe import fingerprint
@@ -64,7 +65,7 @@ def open_cache(
         DataError: a file is broken, or the patches differ in size.
     """
     key = fingerprint(
-        [FORMAT, bands.model_dump(mode="json"), positive, ignore, shared, [_identity(p) for p in patches]]
+        [FORMAT, bands.model_dump(mode="json"), positive, ignore, shared, [_identity(f) for f in _files(patches)]]
     )
     place = folder / key
     if not (place / "meta.json").is_file():
@@ -78,9 +79,24 @@ def open_cache(
 ARRAYS = ("images", "masks", "moments")
 
 
-def _identity(patch: PatchRef) -> list[object]:
-    files = [path for path in (patch.image, patch.mask) if path]
-    return [patch.id, *([str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files)]
+def _files(patches: Sequence[PatchRef]) -> list[list[PatchRef]]:
+    """The patches by the file they lie in: one each, or the squares that it is cut into."""
+    return [list(squares) for _, squares in groupby(patches, key=lambda patch: patch.image)]
+
+
+def _whole(squares: Sequence[PatchRef]) -> PatchRef:
+    """A file as one patch, so that it is read once for all its squares."""
+    return replace(squares[0], square=None)
+
+
+def _identity(squares: Sequence[PatchRef]) -> list[object]:
+    files = [path for path in (squares[0].image, squares[0].mask) if path]
+    side = [squares[0].square[0]] if squares[0].square else []
+    return [
+        *(patch.id for patch in squares),
+        *side,
+        *([str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files),
+    ]
 
 
 def _build(
@@ -111,21 +127,27 @@ def _fill(
     track: Track,
 ) -> None:
     positive, ignore, shared = rules
-    shape = read_image(patches[0], bands).shape
+    files = _files(patches)
+    whole = read_image(_whole(files[0]), bands).shape
+    shape = in_square(np.empty(whole), patches[0]).shape
+    starts = np.cumsum([0, *map(len, files)])
     moments = np.empty((3, len(patches), shape[0]))
     masks = np.lib.format.open_memmap(part / "masks.npy", "w+", np.uint8, (len(patches), *shape[1:]))
-    for i in track(range(len(patches)), "statistics", len(patches)):
-        image = read_image(patches[i], bands)
-        if image.shape != shape:
+    for k in track(range(len(files)), "statistics", len(files)):
+        patch, rows = _whole(files[k]), slice(starts[k], starts[k + 1])
+        image = read_image(patch, bands)
+        if image.shape != whole:
             raise DataError(
-                f"{patches[i].image} has shape {image.shape}, but {patches[0].image} has {shape}: one domain, one size"
+                f"{patch.image} has shape {image.shape}, but {patches[0].image} has {whole}: one domain, one size"
             )
-        moments[:, i] = patch_moments(image)
-        masks[i] = 255 if patches[i].mask is None else _mask(patches[i], shape[1:], positive, ignore)
+        moments[:, rows] = np.stack([patch_moments(in_square(image, each)) for each in files[k]], axis=1)
+        mask = np.full(whole[1:], 255) if patch.mask is None else _mask(patch, whole[1:], positive, ignore)
+        masks[rows] = [in_square(mask, each) for each in files[k]]
     mean, std = pool(moments, shared)
     images = np.lib.format.open_memmap(part / "images.npy", "w+", np.float16, (len(patches), *shape))
-    for i in track(range(len(patches)), "cache", len(patches)):
-        images[i] = _standardise(patches[i], bands, mean, std)
+    for k in track(range(len(files)), "cache", len(files)):
+        image = _standardise(_whole(files[k]), bands, mean, std)
+        images[starts[k] : starts[k + 1]] = [in_square(image, each) for each in files[k]]
     np.save(part / "moments.npy", moments, allow_pickle=False)
     digest = hashlib.sha256("\n".join(patch.id for patch in patches).encode())
     for array in (images, masks, moments):

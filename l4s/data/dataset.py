@@ -45,7 +45,8 @@ class Batch:
 class Part:
     """A domain's share of the training data: which rows, how they are normalised, and their labels.
 
-    `scale`, `shift`: (N, C) float32 as `l4s.data.domain.affine` gives them.
+    `scale`, `shift`: (N, C) float32 as `l4s.data.domain.affine` gives them. `positive`: (N,) uint8 in {0, 1, 255},
+    whether a patch is one of a landslide; None where rows are drawn alike.
     """
 
     domain: Domain
@@ -54,6 +55,7 @@ class Part:
     scale: np.ndarray
     shift: np.ndarray
     labels: Labels
+    positive: np.ndarray | None = None
 
     def image(self, row: int) -> np.ndarray:
         """(C, H, W) float32 under the recipe's normalisation."""
@@ -65,6 +67,10 @@ def mask_labels(domain: Domain) -> Labels:
     """Labels from a source domain's masks: target 1 on landslide, weight 0 on ignored pixels."""
     masks = domain.cache.masks
     return lambda row: ((masks[row] == 1).astype(np.float32), (masks[row] != 255).astype(np.float32))
+
+
+Pool = list[tuple[Part, int]]
+SOURCE, TARGET, BALANCED = 0, 1, (3, 4)  # streams of the sampler; BALANCED: without and with landslide
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,16 @@ class Steps(Dataset[Batch]):
     """Item s * accumulate + m is micro-batch m of step s, for one process.
 
     Raises:
-        DataError: the domains' patches do not fit into one batch.
+        DataError: the domains' patches do not fit into one batch, or cannot be balanced.
     """
 
     def __init__(self, source: Sequence[Part], target: Sequence[Part], train: Train, seed: int, cut: Slice) -> None:
         _refuse_sizes([part.domain for part in (*source, *target)], train)
-        self.pools = [_pool(source), _pool(target)]
         self.counts = share_rows(train.batch, train.target_share if target else None)
+        self.streams = [
+            *_source_streams(source, self.counts[0], train.balance),
+            (TARGET, _pool(target), self.counts[1]),
+        ]
         self.seed, self.cut = seed, cut
         self.spectral = source[0].domain.bands.spectral
         self.augment = build_augment(train.augment, self.spectral)
@@ -100,10 +109,10 @@ class Steps(Dataset[Batch]):
     def rows(self, step: int) -> list[tuple[Part, int, bool]]:
         """All rows of a step: source rows first, then target rows."""
         rows: list[tuple[Part, int, bool]] = []
-        for stream, (pool, count) in enumerate(zip(self.pools, self.counts, strict=True)):
+        for stream, pool, count in self.streams:
             if count:
                 chosen = draw(step, count, len(pool), self.seed, stream)
-                rows += [(*pool[place], stream == 1) for place in chosen]
+                rows += [(*pool[place], stream == TARGET) for place in chosen]
         return rows
 
     def __getitem__(self, item: int) -> Batch:
@@ -148,5 +157,26 @@ def _refuse_sizes(domains: Sequence[Domain], train: Train) -> None:
         raise DataError(f"augment.d4 turns patches by 90 degrees, but these are {height} x {width}: set it to false")
 
 
-def _pool(parts: Sequence[Part]) -> list[tuple[Part, int]]:
-    return [(part, int(row)) for part in parts for row in part.rows]
+def _source_streams(parts: Sequence[Part], count: int, balance: float | None) -> list[tuple[int, Pool, int]]:
+    """The pools that source rows are drawn from, with their streams and how many rows a step come from each."""
+    if balance is None:
+        return [(SOURCE, _pool(parts), count)]
+    kinds = (_pool(parts, 0), _pool(parts, 1))
+    shares = share_rows(count, balance)
+    if not all(kinds) or not all(shares):
+        raise DataError(
+            f"train.balance = {balance} takes {shares[0]} and {shares[1]} rows a step out of {len(kinds[0])} patches "
+            f"without and {len(kinds[1])} with landslide: there must be some of each, leave it out or enlarge train.batch"
+        )
+    return [(stream, pool, rows) for stream, pool, rows in zip(BALANCED, kinds, shares, strict=True)]
+
+
+def _pool(parts: Sequence[Part], label: int | None = None) -> Pool:
+    """The rows to train on; with a label, only those of it."""
+    rows = [(part, int(row)) for part in parts for row in part.rows]
+    return rows if label is None else [(part, row) for part, row in rows if _label(part, row) == label]
+
+
+def _label(part: Part, row: int) -> int:
+    assert part.positive is not None
+    return int(part.positive[row])

@@ -8,7 +8,7 @@ import numpy as np
 
 from l4s.data.bands import Bands
 from l4s.data.cache import Cache, Track, open_cache
-from l4s.data.readers import PatchRef, find_patches
+from l4s.data.readers import PatchRef, cut_patches, find_patches, image_shape
 from l4s.data.stats import CONSTANT, Stats, constants, pool, subdomain_stats
 from l4s.errors import DataError
 from l4s.recipe import DomainConfig, HoldOut, Normalise
@@ -60,11 +60,13 @@ def open_domain(
         DataError: patches are missing or broken, a source patch has no mask, or the hold-out leaves nothing.
     """
     patches = find_patches(root, config.split, layout=config.layout, regions=config.regions)
+    if config.cut:
+        patches = cut_patches(patches, config.cut, image_shape(patches[0], bands))
     shared = [[bands.names.index(band) for band in group] for group in config.share_stats]
     opened = open_cache(
         patches, bands, cache, positive=config.positive, ignore=config.ignore, shared=shared, track=track
     )
-    if config.role == "source" and not opened.labelled.all():
+    if config.role == "source" and config.labelled and not opened.labelled.all():
         missing = patches[int(np.argmin(opened.labelled))]
         raise DataError(
             f"domain {name}: source patch {missing.image} has no mask: add it, or move the patch to a target"

@@ -44,7 +44,7 @@ def draw_cover(rng: np.random.Generator, terrain: Terrain, domain: SynthDomain) 
     runouts = draw_runouts(rng, terrain, pixels, domain.runout) if pixels else _no_runouts()
     covered = coverage(depth(runouts.points, runouts.radius, size), ragged)
     rocky = np.clip(rng.uniform(0.2, 0.7) + 0.15 * speckle, 0.0, 1.0)
-    _lay(share, covered * np.clip(0.88 + 0.12 * speckle, 0.55, 1.0), {"soil": 1 - rocky, "rock": rocky})
+    lay(share, covered * np.clip(0.88 + 0.12 * speckle, 0.55, 1.0), {"soil": 1 - rocky, "rock": rocky})
     return Cover(share, ragged, runouts)
 
 
@@ -52,7 +52,7 @@ def _no_runouts() -> Runouts:
     return Runouts(np.zeros((0, 2)), np.zeros(0), np.zeros(0, np.int64))
 
 
-def _lay(share: np.ndarray, opaque: np.ndarray, mixture: Mixture) -> None:
+def lay(share: np.ndarray, opaque: np.ndarray, mixture: Mixture) -> None:
     """Lay a mixture of materials over what is there, as opaque as `opaque` (H, W) says."""
     opaque = opaque.astype(np.float32)
     share *= 1 - opaque
@@ -60,7 +60,8 @@ def _lay(share: np.ndarray, opaque: np.ndarray, mixture: Mixture) -> None:
         share[MATERIALS.index(name)] += opaque * part
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """The logistic function."""
     share: np.ndarray = 1 / (1 + np.exp(-x))
     return share
 
@@ -78,11 +79,11 @@ def _vegetation(rng: np.random.Generator, terrain: Terrain) -> np.ndarray:
     share[0] = 1.0
     height = _standard(terrain.dem)
     stands = power_field(rng, size, 3.0, 70.0) + 0.5 * height
-    _lay(share, 0.7 * _sigmoid(3 * (stands - rng.normal(0.7, 0.8))), {"shrub": 1.0})
+    lay(share, 0.7 * sigmoid(3 * (stands - rng.normal(0.7, 0.8))), {"shrub": 1.0})
     open_ = power_field(rng, size, 3.0, 50.0) + 0.5 * height
-    _lay(share, 0.8 * _sigmoid(7 * (open_ - rng.normal(2.3, 0.6))), {"grass": 0.8, "soil": 0.2})
+    lay(share, 0.8 * sigmoid(7 * (open_ - rng.normal(2.3, 0.6))), {"grass": 0.8, "soil": 0.2})
     thin = 0.04 + 0.03 * power_field(rng, size, 2.0, 20.0)
-    _lay(share, np.clip(thin, 0.0, 0.35), {"soil": 0.7, "stubble": 0.3})
+    lay(share, np.clip(thin, 0.0, 0.35), {"soil": 0.7, "stubble": 0.3})
     return share
 
 
@@ -90,14 +91,14 @@ def _rock_faces(rng: np.random.Generator, share: np.ndarray, terrain: Terrain) -
     """Rock that has always been bare: small faces on the steepest ground, in some patches many."""
     size = len(terrain.dem)
     steep = (terrain.slope.astype(np.float32) - 42.0) / 8.0
-    bare = _sigmoid(4 * (steep + power_field(rng, size, 1.8, 15.0) - rng.uniform(1.2, 3.0)))
-    _lay(share, 0.65 * bare, {"rock": 0.8, "soil": 0.2})
+    bare = sigmoid(4 * (steep + power_field(rng, size, 1.8, 15.0) - rng.uniform(1.2, 3.0)))
+    lay(share, 0.65 * bare, {"rock": 0.8, "soil": 0.2})
 
 
 def _fields(rng: np.random.Generator, share: np.ndarray, terrain: Terrain, vigour: float) -> None:
     """Farmland on level ground: a turned grid of fields, each bare, stubble or crop."""
     size = len(terrain.dem)
-    level = _sigmoid(1.2 * (rng.uniform(7.0, 13.0) - gaussian_filter(terrain.slope, 2.0)))
+    level = sigmoid(1.2 * (rng.uniform(7.0, 13.0) - gaussian_filter(terrain.slope, 2.0)))
     turn = rng.uniform(0, np.pi)
     row, column = np.mgrid[:size, :size] + 3.0 * power_field(rng, size, 4.0)
     along = (row * np.cos(turn) + column * np.sin(turn)) / rng.uniform(6, 15)
@@ -110,7 +111,7 @@ def _fields(rng: np.random.Generator, share: np.ndarray, terrain: Terrain, vigou
     crop = np.where(dry, 0.0, 0.5 + 0.5 * green[cell])
     bare_share = 0.82 * bare
     grown: Mixture = {"soil": bare_share, "stubble": (1 - bare_share) * (1 - crop), "crop": (1 - bare_share) * crop}
-    _lay(share, level * np.where(hedge, 0.5, 0.92), grown)
+    lay(share, level * np.where(hedge, 0.5, 0.92), grown)
 
 
 def _river(rng: np.random.Generator, share: np.ndarray, terrain: Terrain, speckle: np.ndarray) -> None:
@@ -126,11 +127,11 @@ def _river(rng: np.random.Generator, share: np.ndarray, terrain: Terrain, speckl
     wide = np.clip(2.3 * span * wander - 0.9, 0.1, 8.0)
     gravel = coverage(depth(points, wide, size), 0.3 * speckle)
     rock = np.clip(rng.uniform(0.3, 0.8) + 0.1 * speckle, 0, 1)
-    _lay(share, gravel * np.clip(0.8 + 0.1 * speckle, 0.3, 1.0), {"rock": rock, "soil": 1 - rock})
+    lay(share, gravel * np.clip(0.8 + 0.1 * speckle, 0.3, 1.0), {"rock": rock, "soil": 1 - rock})
     shift = rng.uniform(0.5, 1.6) * np.stack([_at(power_field(rng, size, 3.0, 30.0), points) for _ in range(2)], 1)
     thread = np.clip(span * rng.uniform(0.3, 1.3), 0.2, 4.0)
     water = coverage(depth(points + span[:, None] * shift, thread, size))
-    _lay(share, 0.9 * water, {"water": 0.85, "rock": 0.15})
+    lay(share, 0.9 * water, {"water": 0.85, "rock": 0.15})
 
 
 def _at(field: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -148,9 +149,9 @@ def _road(rng: np.random.Generator, share: np.ndarray, terrain: Terrain) -> None
         surface = ground + rng.uniform(0.2, 1.5) * power_field(rng, size, 4.5)
         distance = np.abs(surface - rng.choice(surface.ravel())) / np.maximum(np.hypot(*np.gradient(surface)), 1e-3)
         line = np.clip(rng.uniform(0.35, 0.8) + 0.5 - distance, 0.0, 1.0)
-        part = _sigmoid(12 * (power_field(rng, size, 4.0, 90.0) + rng.uniform(-0.8, 0.8)))
+        part = sigmoid(12 * (power_field(rng, size, 4.0, 90.0) + rng.uniform(-0.8, 0.8)))
         paved = rng.uniform(0.2, 0.9)
-        _lay(share, 0.85 * line * part, {"rock": paved, "soil": 1 - paved})
+        lay(share, 0.85 * line * part, {"rock": paved, "soil": 1 - paved})
 
 
 def _old_scars(
@@ -161,4 +162,4 @@ def _old_scars(
     old = draw_runouts(rng, terrain, 0.012 * size**2 * rng.lognormal(0, 0.7), domain.runout)
     covered = coverage(depth(old.points, old.radius, size), ragged)
     bare = rng.uniform(0.1, 0.35)
-    _lay(share, 0.9 * covered, {"shrub": 0.6 * (1 - bare), "grass": 0.4 * (1 - bare), "soil": bare})
+    lay(share, 0.9 * covered, {"shrub": 0.6 * (1 - bare), "grass": 0.4 * (1 - bare), "soil": bare})

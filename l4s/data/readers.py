@@ -37,13 +37,17 @@ TOLERATED = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 @dataclass(frozen=True)
 class PatchRef:
-    """One patch: its id as written in the file name, the same as an integer, its files, its region ("" if none)."""
+    """One patch: its id as written in the file name, the same as an integer, its files, its region ("" if none).
+
+    `square` is (side, row, column) of the part of its files that it is; None where it is all of them.
+    """
 
     id: str
     number: int
     image: Path
     mask: Path | None
     region: str = ""
+    square: tuple[int, int, int] | None = None
 
 
 def _official(root: Path, split: str) -> tuple[PatchRef, ...] | None:
@@ -106,6 +110,34 @@ def find_patches(
     if found is None:
         raise DataError(_nothing_found(root, split, layout))
     return _with_regions(found, regions) if regions else found
+
+
+def cut_patches(refs: Sequence[PatchRef], side: int, shape: tuple[int, int]) -> tuple[PatchRef, ...]:
+    """Each patch cut into squares of `side` pixels, row by row: patches of their own, called `<id>-<row>-<column>`.
+
+    They keep the number and the region of what they are cut from. `shape` is the height and width of the patches.
+
+    Raises DataError where the sides of the patches are no multiples of `side`.
+    """
+    if shape[0] % side or shape[1] % side:
+        raise DataError(
+            f"{refs[0].image} is {shape[0]} x {shape[1]} pixels, which squares of cut = {side} do not fill: "
+            "choose a divisor of both"
+        )
+    places = [(row, column) for row in range(shape[0] // side) for column in range(shape[1] // side)]
+    return tuple(
+        replace(ref, id=f"{ref.id}-{row}-{column}", square=(side, row, column))
+        for ref in refs
+        for row, column in places
+    )
+
+
+def in_square(values: np.ndarray, ref: PatchRef) -> np.ndarray:
+    """What a patch is of the (..., H, W) values of its file."""
+    if ref.square is None:
+        return values
+    side, row, column = ref.square
+    return values[..., row * side : (row + 1) * side, column * side : (column + 1) * side]
 
 
 def _search(root: Path, split: str, layout: str) -> tuple[PatchRef, ...] | None:
@@ -271,7 +303,7 @@ def _bands_last(path: Path, shape: Sequence[int], bands: Bands) -> bool:
 
 
 def image_shape(ref: PatchRef, bands: Bands) -> tuple[int, int]:
-    """Height and width of a patch in pixels, without reading its values. Raises DataError as `read_image` does."""
+    """Height and width of a patch's file in pixels, without its values. Raises DataError as `read_image` does."""
     with _open(ref.image, "img") as data:
         shape = data.shape
     height, width = shape[:2] if _bands_last(ref.image, shape, bands) else shape[1:]
@@ -306,7 +338,7 @@ def read_image(ref: PatchRef, bands: Bands) -> np.ndarray:
         image = np.ascontiguousarray(chosen, dtype=np.float32)
     if infinite := [name for name, band in zip(bands.names, image, strict=True) if np.isinf(band).any()]:
         raise DataError(f"{ref.image} is infinite in float32 in {', '.join(infinite)}; write NaN for missing values")
-    return image
+    return in_square(image, ref)
 
 
 def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[int] = (255,)) -> np.ndarray:
@@ -329,7 +361,8 @@ def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[in
             f"{ref.mask} holds {some}, beside background 0, positive {[*positive]} and ignore {[*ignore]}: "
             f"put the value under `positive` or `ignore`"
         )
-    return np.where(np.isin(values, [*ignore]), 255, np.isin(values, [*positive])).astype(np.uint8)
+    mask = np.where(np.isin(values, [*ignore]), 255, np.isin(values, [*positive])).astype(np.uint8)
+    return in_square(mask, ref)
 
 
 def read_array(path: Path, key: str) -> np.ndarray:

@@ -21,11 +21,14 @@ class Runouts:
     slide: np.ndarray
 
 
-def draw_runouts(rng: np.random.Generator, terrain: Terrain, pixels: float, length: float) -> Runouts:
+def draw_runouts(
+    rng: np.random.Generator, terrain: Terrain, pixels: float, length: float, where: np.ndarray | None = None
+) -> Runouts:
     """Let slides loose on the steep parts of a patch until they cover about `pixels`.
 
     Args:
         length: median length in pixels. Widths are 1 to 6 pixels, wider for longer slides.
+        where: (H, W) bool, the pixels where slides may start; None: all.
 
     Returns:
         No points where nothing is steep enough.
@@ -33,6 +36,8 @@ def draw_runouts(rng: np.random.Generator, terrain: Terrain, pixels: float, leng
     size = len(terrain.dem)
     clustered = np.exp(1.3 * power_field(rng, size, 3.0, 60.0))
     likely = np.clip((terrain.slope - 21.0) / 14.0, 0.0, 1.0) ** 2 * clustered
+    if where is not None:
+        likely = likely * where
     candidates = int(pixels / 4) + 4
     lengths = np.clip(length * rng.lognormal(0.0, 0.6, candidates), 3.0, min(50.0, 0.6 * size))
     widths = np.clip(1.9 * (lengths / 14.0) ** 0.45 * rng.lognormal(0.0, 0.45, candidates), 1.0, 6.0)

@@ -77,8 +77,8 @@ def make_terrain(
         valley: half width of the largest valley floors in metres.
     """
     cells = max((size + 1) // 2 + 2 * MARGIN, 64)
-    heights, receiver, area = _fluvial(rng, cells)
-    heights = _flat_floors(heights, area.reshape(heights.shape), valley)
+    heights, receiver, area = fluvial(rng, cells)
+    heights = flat_floors(heights, area.reshape(heights.shape), valley)
     start = (cells - (size + 1) // 2) // 2
     # Repeated cells are stairs; this Gaussian takes them out and is what diffusion does to hillslopes.
     fine = gaussian_filter(heights.repeat(2, 0).repeat(2, 1), 1.3)[2 * start :, 2 * start :][:size, :size]
@@ -89,7 +89,7 @@ def make_terrain(
     factor = wanted / np.hypot(*np.gradient(relief, PIXEL)).mean()
     dem = np.maximum(relief * factor, 0.0) + elevation * rng.uniform(0.6, 1.4)
     gradient = np.stack(np.gradient(dem, PIXEL))
-    return Terrain(dem, slope_degrees(dem), gradient, _streams(receiver, area, cells, start))
+    return Terrain(dem, slope_degrees(dem), gradient, find_streams(receiver, area, start))
 
 
 def slope_degrees(dem: np.ndarray) -> np.ndarray:
@@ -113,8 +113,8 @@ def sunlight(gradient: np.ndarray, azimuth: float, elevation: float) -> np.ndarr
     return direct
 
 
-def _fluvial(rng: np.random.Generator, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Heights (cells, cells) in metres, each cell's receiver (cells^2 + 1,), and the area it drains, in cells."""
+def fluvial(rng: np.random.Generator, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A drained square: heights (cells, cells) in metres, each cell's receiver (cells^2 + 1,), and the area it drains."""
     field = power_field(rng, cells, 3.6).astype(np.float64)
     erodible = np.exp(0.4 * power_field(rng, cells, 2.6, 30.0)).ravel()
     receiver = _spanning_tree(field)
@@ -203,8 +203,8 @@ def _collapse(heights: np.ndarray) -> np.ndarray:
     return lowered
 
 
-def _flat_floors(heights: np.ndarray, area: np.ndarray, valley: float) -> np.ndarray:
-    """Fill the ground beside streams to the height of the stream: wide floors where much area drains."""
+def flat_floors(heights: np.ndarray, area: np.ndarray, valley: float) -> np.ndarray:
+    """Fill the ground beside streams to the height of the stream: wide floors, `valley` metres, where much area drains."""
     stream = area >= STREAM
     if not stream.any() or valley == 0:
         return heights
@@ -215,14 +215,22 @@ def _flat_floors(heights: np.ndarray, area: np.ndarray, valley: float) -> np.nda
     return flat
 
 
-def _streams(receiver: np.ndarray, area: np.ndarray, cells: int, start: int) -> np.ndarray:
-    """Pieces of stream in pixels of the patch; positions are averaged downstream, which rounds the grid's corners."""
+def find_streams(receiver: np.ndarray, area: np.ndarray, start: int, step: int = 2) -> np.ndarray:
+    """Pieces of stream in pixels from cell `start` on; positions are averaged downstream, which rounds the grid's corners.
+
+    Args:
+        receiver, area: of a square of cells, as `fluvial` makes them. step: pixels along a cell.
+
+    Returns:
+        As `Terrain.streams`.
+    """
+    cells = round(np.sqrt(len(area)))
     index = np.flatnonzero(area >= STREAM)
     inside = np.append(np.arange(cells**2), 0)
     path = [index]
     for _ in range(5):
         following = receiver[path[-1]]
         path.append(np.where(following == cells**2, path[-1], inside[following]))
-    rows, columns = (2.0 * (np.stack(path) // cells - start) + 0.5, 2.0 * (np.stack(path) % cells - start) + 0.5)
+    rows, columns = (step * (place - start) + (step - 1) / 2 for place in np.divmod(np.stack(path), cells))
     ends = [rows[:5].mean(0), columns[:5].mean(0), rows[1:].mean(0), columns[1:].mean(0), area[index]]
     return np.stack(ends, axis=1)

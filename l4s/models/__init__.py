@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from l4s.data.bands import Bands
 from l4s.errors import RecipeError, did_you_mean
+from l4s.models.anomaly import anomaly_unet, brightness, local_std, ndvi
 from l4s.models.baseline import baseline
+from l4s.models.classifier import patch_classifier
 from l4s.models.contract import Output
+from l4s.models.deeplab import deeplabv3plus
 from l4s.models.hrnet_ocr import hrnet_ocr
 from l4s.models.segformer import segformer
 from l4s.models.segformer_hf import segformer_hf
@@ -18,7 +21,7 @@ from l4s.models.unet import unet
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["MODELS", "Output", "build_model", "check_options"]
+__all__ = ["ANSWERS", "MODELS", "Output", "build_model", "check_options"]
 
 # Builders import torch, timm and SMP inside, so that a recipe is checked before those seconds are spent.
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -27,8 +30,23 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "segformer_hf": segformer_hf,
     "hrnet_ocr": hrnet_ocr,
     "baseline": baseline,
+    "deeplabv3plus": deeplabv3plus,
+    "patch_classifier": patch_classifier,
+    "anomaly_unet": anomaly_unet,
+    "local_std": local_std,
+    "brightness": brightness,
+    "ndvi": ndvi,
 }
 """Each builder is `(bands, *, size, **options) -> model`, and `model(image)` returns `Output`."""
+
+ANSWERS = {
+    "patch_classifier": "classify",
+    "anomaly_unet": "anomaly",
+    "local_std": "score",
+    "brightness": "score",
+    "ndvi": "score",
+}
+"""The task of each model that is not for "segment"."""
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

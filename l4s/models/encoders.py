@@ -60,7 +60,7 @@ def build_segmenter(
         DataError: weights that cannot be had or do not fit.
     """
     name = encoder_name(encoder)
-    sized = _sized(name, size)
+    fitted = sized(name, size)
     build = getattr(smp, architecture)
     try:
         model = build(
@@ -70,9 +70,9 @@ def build_segmenter(
             in_channels=len(bands.names),
             classes=1,
             **options,
-            **sized,
+            **fitted,
         )
-    except (ValueError, KeyError, RuntimeError) as error:  # how SMP and timm refuse, for example, plain ViTs
+    except (ValueError, KeyError, RuntimeError, TypeError) as error:  # how SMP and timm refuse, for example, plain ViTs
         raise RecipeError(
             f"model.encoder = {encoder!r} cannot feed {architecture} at depth {depth}: {error}"
         ) from error
@@ -81,7 +81,7 @@ def build_segmenter(
 
     def hub() -> nn.Module:
         source = True if name.startswith(TIMM) else "imagenet"
-        pretrained: nn.Module = get_encoder(name, in_channels=3, depth=depth, weights=source, **sized)
+        pretrained: nn.Module = get_encoder(name, in_channels=3, depth=depth, weights=source, **fitted)
         return pretrained
 
     convert = partial(timm_state, encoder=model.encoder)
@@ -97,12 +97,12 @@ def _detail(blocks: Any, channels: int, width: int) -> nn.Module:
     return double_conv(channels, width, width)
 
 
-def _sized(name: str, size: int) -> dict[str, Any]:
+def sized(name: str, size: int) -> dict[str, Any]:
     """What timm must be told where windows depend on the image size.
 
     Swin built for its native 224 runs at other sizes without complaint but computes something else (7 % of the largest
     logit for Swin, 43 % for SwinV2 at 512, with identical weights).
     """
-    if not name.startswith(f"{TIMM}swin"):
+    if not name.removeprefix(TIMM).startswith("swin"):
         return {}
     return {"img_size": size + -size % 32, "strict_img_size": False}

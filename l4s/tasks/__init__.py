@@ -1,18 +1,31 @@
 """What a member learns to do. A new method is one file here and one line of `TASKS`."""
 
+import inspect
 from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from l4s.data.dataset import Batch
-from l4s.recipe import Train
-from l4s.tasks import segment
+from l4s.data.probs import Extra, Kind
+from l4s.errors import RecipeError, did_you_mean
+from l4s.recipe import MemberConfig
+from l4s.tasks import anomaly, classify, segment
 from l4s.tasks.segment import At
 
 
 class Task(Protocol):
     """What `fit` and `predict` ask of a method."""
+
+    @property
+    def kind(self) -> Kind:
+        """What its values are: probabilities, or scores that are only ordered."""
+        ...
+
+    @property
+    def about(self) -> Extra:
+        """What must be known to score its values; every ProbFile of it carries this."""
+        ...
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
         """Scalars by name; "loss" is minimised, the rest is logged."""
@@ -27,6 +40,25 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, Callable[[Train], Task]] = {
+TASKS: dict[str, Callable[..., Task]] = {
     "segment": segment.build,
+    "classify": classify.build,
+    "anomaly": anomaly.build,
+    "score": anomaly.build_score,
 }
+"""Each builder is `(train, **options) -> task`."""
+
+
+def build_task(config: MemberConfig) -> Task:
+    """The task of a member, with its options.
+
+    Raises:
+        RecipeError: there is no such task or option, or a value is out of range.
+    """
+    name, options = config.task.name, config.task.options
+    if name not in TASKS:
+        raise RecipeError(f"task {name!r} does not exist{did_you_mean(name, TASKS)}")
+    known = [p.name for p in inspect.signature(TASKS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := [option for option in options if option not in known]:
+        raise RecipeError(f"task {name!r} has no option {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+    return TASKS[name](config.train, **options)

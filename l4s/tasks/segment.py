@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from l4s.data.dataset import Batch
+from l4s.data.probs import Extra, Kind
 from l4s.losses import weighted_sum
 from l4s.models.contract import Output
 from l4s.models.norm import domain_rows
@@ -25,13 +26,21 @@ class At:
 
 @dataclass(frozen=True)
 class Segment:
-    """The task of every recipe so far; see `l4s.tasks.Task` for the contract."""
+    """Landslides pixel by pixel; see `l4s.tasks.Task` for the contract."""
 
     terms: Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
     target_weight: float
     aux: float
     scale: float | tuple[float, float]
     crop: int | None
+
+    @property
+    def kind(self) -> Kind:
+        return "probability"
+
+    @property
+    def about(self) -> Extra:
+        return {}
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
         """L = L_source + lambda_t L_target, each normalised by its own valid weight (methods B5).
@@ -70,10 +79,7 @@ class Segment:
             image: (B, C, H, W) float32 standardised.
         """
         height, width = image.shape[-2:]
-        scale = sum(self.scale) / 2 if isinstance(self.scale, tuple) else self.scale
-        empty = image.new_zeros(len(image), height, width)
-        promoted, _, _ = promote(image, empty, empty, scale=scale, crop=None, generator=torch.Generator())
-        return demote(model(promoted).logits.float().sigmoid().squeeze(1), (height, width))
+        return demote(model(promoted(image, self.scale)).logits.float().sigmoid().squeeze(1), (height, width))
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Nothing: this task keeps no teacher."""
@@ -83,6 +89,13 @@ def build(train: Train) -> Segment:
     """The segmentation task with a recipe's loss and scale."""
     terms = weighted_sum([(term.name, term.weight, term.options) for term in train.loss])
     return Segment(terms, train.target_weight, train.aux, train.scale.factor, train.scale.crop)
+
+
+def promoted(image: Tensor, scale: float | tuple[float, float]) -> Tensor:
+    """Images (B, C, H, W) enlarged for prediction; of a range of scales by its middle."""
+    middle = sum(scale) / 2 if isinstance(scale, tuple) else scale
+    empty = image.new_zeros(len(image), *image.shape[-2:])
+    return promote(image, empty, empty, scale=middle, crop=None, generator=torch.Generator())[0]
 
 
 def _rows(output: Output, rows: Tensor) -> Output:

@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 from data_factory import write_h5
-from sklearn.metrics import average_precision_score, f1_score, jaccard_score, precision_score, recall_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from l4s.compare import read_regions
 from l4s.data.probs import write_probs
@@ -88,6 +95,22 @@ def test_regions_apart(l4s, place, spelling):
     shown = l4s(*arguments).stdout
     for name, row in {**regions, "all": {"f1": f1_score(masks.ravel(), values.ravel() >= 0.5)}}.items():
         assert any(name in line and f"{row['f1']:.4f}" in line for line in shown.splitlines()), shown
+
+
+def test_scores_that_are_only_ordered_are_cut_by_name(l4s, place):
+    folder, values, masks = place
+    about = {"member": "m", "fingerprint": "f", "domain": "d", "tta": "none", "kind": "score"}
+    with write_probs(folder / "odd.h5", ids=IDS, shape=values.shape, extra={"contamination": 0.25}, **about) as writer:
+        writer.put(0, values)
+    found = json.loads(l4s("score", folder / "odd.h5", folder / "truth", "--json").stdout)
+    assert (values >= found["threshold"]).mean() == pytest.approx(0.25, abs=0.02)
+    close(found["pooled"], scores(masks, values >= found["threshold"]))
+    assert found["pooled"]["cuts"].keys() == {"quantile", "otsu", "oracle"}
+    shown = l4s("score", folder / "odd.h5", folder / "truth").stdout
+    assert f"AUROC {roc_auc_score(masks.ravel(), values.ravel()):.4f}" in shown
+    for name, row in found["pooled"]["cuts"].items():
+        assert any(name in line and f"{row['mean_iou']:.4f}" in line for line in shown.splitlines()), name
+    assert "scores by threshold" not in l4s("score", folder / "probs.h5", folder / "truth").stdout
 
 
 def test_a_part_is_scored_only_when_asked_for(l4s, place):

@@ -11,7 +11,7 @@ from data_factory import RGB, write_h5, write_images
 from l4s.data import cache as cache_module
 from l4s.data.bands import Bands
 from l4s.data.cache import open_cache
-from l4s.data.readers import find_patches, read_image
+from l4s.data.readers import cut_patches, find_patches, read_image
 from l4s.errors import DataError
 
 
@@ -207,3 +207,27 @@ def test_progress_is_shown_for_both_passes(data, place):
     open_cache(patches_in(data), RGB, place, track=track)
     assert seen == [("statistics", 3), ("cache", 3)]
     json.loads(next(place.glob("*/meta.json")).read_text())
+
+
+def squares_in(folder, side=2):
+    return cut_patches(patches_in(folder), side, (4, 4))
+
+
+def test_a_file_is_read_once_for_all_its_squares(data, place, monkeypatch):
+    read = []
+    monkeypatch.setattr(cache_module, "read_image", lambda patch, bands: read.append(patch) or read_image(patch, bands))
+    cache = open_cache(squares_in(data), RGB, place)
+    assert cache.images.shape == (12, 3, 2, 2) and cache.labelled.shape == (12,)
+    assert len(read) == 1 + 2 * 3  # the first for its shape, then each in both passes
+    whole = open_cache(patches_in(data), RGB, place)
+    assert cache.digest != whole.digest and len(list(place.iterdir())) == 2
+    np.testing.assert_allclose(cache.moments[1].mean(0), whole.moments[1].mean(0))
+    open_cache(squares_in(data), RGB, place)
+    assert len(read) == 2 * (1 + 2 * 3)  # made already
+
+
+def test_other_squares_make_another_cache(data, place):
+    digests = {open_cache(squares_in(data, side), RGB, place).digest for side in (1, 2, 4)}
+    assert len(digests) == len(list(place.iterdir())) == 3
+    one, other = open_cache(squares_in(data, 4), RGB, place), open_cache(patches_in(data), RGB, place)
+    np.testing.assert_array_equal(one.images, other.images)  # but their ids differ

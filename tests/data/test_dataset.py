@@ -121,6 +121,47 @@ def test_a_batch_by_hand(domains):
     assert {batch.domain.dtype, batch.index.dtype} == {torch.int64} and batch.adapt.dtype == torch.bool
 
 
+def balanced(domains, cut=Slice(), share=0.5, labels=(1, 0, 0, 1, 255, 0, 0, 0), **train):  # noqa: B008
+    """Rows 0 and 3 have landslides, row 4 nobody knows."""
+    home = replace(part(domains[0], 0), positive=np.array(labels, np.uint8))
+    return Steps([home], [], Train(**{"batch": 8, "balance": share, "augment": WILD} | train), 3, cut)
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.5, 4), (0.25, 2), (0.01, 1), (0.99, 7)])
+def test_a_share_of_the_source_rows_has_landslides(domains, share, rows):
+    for step in range(6):
+        drawn = balanced(domains, share=share)[step].index.tolist()
+        assert sum(row in (0, 3) for row in drawn) == rows
+        assert 4 not in drawn
+        assert drawn[8 - rows :] == [(0, 3)[k] for k in draw(step, rows, 2, 3, 4)]
+        assert drawn[: 8 - rows] == [(1, 2, 5, 6, 7)[k] for k in draw(step, 8 - rows, 5, 3, 3)]
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (1, 4), (2, 2)])
+def test_ranks_and_accumulation_slice_the_same_balanced_batch(domains, world, accumulate):
+    slices = [
+        balanced(domains, Slice(rank, world, accumulate), accumulate=accumulate)[2 * accumulate + micro]
+        for micro in range(accumulate)
+        for rank in range(world)
+    ]
+    same(joined(slices), balanced(domains)[2])
+
+
+def test_balance_leaves_target_rows_alone(domains):
+    home = replace(part(domains[0], 0), positive=np.array([1, 0] * 4, np.uint8))
+    target = part(domains[2], 2, labels=pseudo_labels)
+    batch = Steps([home], [target], Train(batch=8, balance=0.5, augment=WILD), 3, Slice())[1]
+    assert batch.adapt.tolist() == [False] * 4 + [True] * 4
+    assert [row % 2 for row in batch.index.tolist()[:4]] == [1, 1, 0, 0]
+    assert batch.index.tolist()[4:] == draw(1, 4, 5, 3, 1).tolist()
+
+
+@pytest.mark.parametrize("labels", [(0,) * 8, (1,) * 8, (255, 1) * 4])
+def test_what_cannot_be_balanced_is_refused(domains, labels):
+    with pytest.raises(DataError, match=r"train.balance = 0.5 takes 4 and 4 rows a step out of"):
+        balanced(domains, labels=labels)
+
+
 def test_images_are_under_the_member_s_normalisation(domains):
     home = domains[0]
     scale, shift = affine(home, "official", domains[:1])

@@ -240,3 +240,47 @@ def test_subdomains_are_normalised_apart(data, by):
     for part in (0, 1):
         rows = away.stats.member == part
         close(ours[rows], normal(values[rows], values[rows].mean((0, 2, 3)), values[rows].std((0, 2, 3))))
+
+
+# --- squares
+
+
+def test_patches_are_cut_into_squares(data):
+    whole = opened(data)
+    cut = opened(data, cut=8, holdout=HoldOut(by="ids", ranges=((7, 8),), gap=1))
+    assert cut.size == (8, 8) and len(cut) == 4 * len(whole)
+    assert cut.ids(np.arange(4)) == ("1-0-0", "1-0-1", "1-1-0", "1-1-1")
+    assert cut.ids(cut.heldout) == tuple(f"{n}-{r}-{c}" for n in (7, 8) for r in (0, 1) for c in (0, 1))
+    assert {cut.patches[row].number for row in cut.train} == {1, 2, 3, 4, 5}  # 6 lies in the gap with all its squares
+    np.testing.assert_allclose(cut.stats.mean, whole.stats.mean)  # the same pixels
+    np.testing.assert_allclose(cut.cache.std, whole.cache.std)
+    for row, patch in enumerate(cut.patches):
+        parent = row // 4
+        top, left = (8 * int(place) for place in patch.id.split("-")[1:])
+        there = np.s_[..., top : top + 8, left : left + 8]
+        np.testing.assert_allclose(cut.cache.images[row], whole.cache.images[parent][there], atol=2e-3)
+        np.testing.assert_array_equal(cut.cache.masks[row], whole.cache.masks[parent][there])
+        np.testing.assert_array_equal(read_image(patch, RGB), read_image(whole.patches[parent], RGB)[there])
+
+
+def test_squares_keep_the_region_of_their_patch(data):
+    cut = opened(data, cut=8, regions={"a": (1, 4), "b": (5, 8)})
+    assert [patch.region for patch in cut.patches] == ["a"] * 16 + ["b"] * 16
+
+
+def test_squares_that_do_not_fill_a_patch_are_refused(data):
+    with pytest.raises(DataError, match=r"image_1.h5 is 16 x 16 pixels, which squares of cut = 6 do not fill"):
+        opened(data, cut=6)
+
+
+def test_a_patch_of_another_size_is_named_and_not_cut(data):
+    write_h5(data / "TrainData" / "img" / "image_3.h5", "img", np.ones((32, 16, 3)))
+    with pytest.raises(DataError, match=r"image_3.h5 has shape \(3, 32, 16\)"):
+        opened(data, cut=8)
+
+
+def test_a_source_without_masks_only_where_it_says_so(data):
+    (data / "TrainData" / "mask" / "mask_3.h5").unlink()
+    with pytest.raises(DataError, match="source patch .*image_3.h5 has no mask"):
+        opened(data)
+    assert opened(data, labelled=False).cache.labelled.tolist() == [True, True, False, True, True, True, True, True]

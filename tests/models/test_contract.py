@@ -34,12 +34,26 @@ CASES = {
     "swin": ("unet", {"encoder": SWIN, "decoder": NARROW}),
     "efficientnetv2": ("unet", {"encoder": "tf_efficientnetv2_s", "decoder": NARROW}),
     "resnet": ("unet", {"encoder": "resnet50", "decoder": NARROW}),
+    "deeplabv3plus": ("deeplabv3plus", {"encoder": "mobilenetv3_small_050", "width": 16}),
+    "deeplab-resnet": ("deeplabv3plus", {"encoder": "resnet18", "width": 16}),
+    "patch_classifier": ("patch_classifier", {"encoder": "test_resnet"}),
+    "patch-swin": ("patch_classifier", {"encoder": SWIN}),
+    "anomaly_unet": ("anomaly_unet", {"width": 2}),
 }
 """The smallest of each family; every one of them keeps the whole contract."""
-SMALL = ("unet", "segformer", "baseline", "segformer_hf", "hrnet_ocr")
+SMALL = (
+    *("unet", "segformer", "baseline", "segformer_hf", "hrnet_ocr"),
+    *("deeplabv3plus", "patch_classifier", "anomaly_unet"),
+)
 """One of each builder."""
-EXTRAS = {"hrnet_ocr": {"aux"}}
-STRIDE = {"baseline": 16}
+FIXED = {"local_std": {}, "brightness": {}, "ndvi": {}}
+"""Models without parameters, which have nothing to learn, to save or to start from."""
+EXTRAS = {"hrnet_ocr": {"aux": 1}, "anomaly_unet": {"reconstruction": 3, "ssim": 1}}
+"""Name and channels of what a model returns beside its logits, for 3 bands."""
+PATCH = {"patch_classifier", "patch-swin"}
+STRIDE = {"baseline": 16, "deeplabv3plus": 16, "deeplab-resnet": 16, "anomaly_unet": 16}
+WINDOW = {"anomaly_unet": 5, "local_std": 3}
+"""How far the edge of an image reaches into the logits of models that look at a window around each pixel."""
 PROMOTED = [CASES[case] for case in ("segformer", "segformer_hf", "swin")]
 OTHERS = [
     *[CASES[case] for case in CASES if CASES[case] not in PROMOTED],
@@ -85,7 +99,7 @@ def images(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_every_builder_is_tested():
-    assert {name for name, _ in CASES.values()} == {CASES[case][0] for case in SMALL} == MODELS.keys()
+    assert {name for name, _ in CASES.values()} == {CASES[case][0] for case in SMALL} == MODELS.keys() - FIXED.keys()
 
 
 @pytest.mark.parametrize("channels", BANDS)
@@ -94,10 +108,11 @@ def test_forward_and_backward_with_any_bands(case, channels):
     image = images(2, channels, 64, 64).requires_grad_()
     output = model(image)
     assert isinstance(output, Output)
-    assert output.extras.keys() == EXTRAS.get(case, set())
-    for logits in (output.logits, *output.extras.values()):
-        assert logits.shape == (2, 1, 64, 64)
-        assert logits.dtype == torch.float32
+    assert output.extras.keys() == EXTRAS.get(case, {}).keys()
+    assert output.logits.shape == ((2, 1) if case in PATCH else (2, 1, 64, 64))
+    for name, extra in output.extras.items():
+        assert extra.shape == (2, channels if EXTRAS[case][name] == 3 else 1, 64, 64)
+    assert {each.dtype for each in (output.logits, *output.extras.values())} == {torch.float32}
     output.logits.square().mean().backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
@@ -124,21 +139,32 @@ def test_an_image_does_not_depend_on_its_batch(settled):
 
 
 def test_odd_sizes_are_padded_by_their_edge_and_cropped_back(case, settled):
-    stride = STRIDE.get(case, 32)
+    if case in PATCH:
+        pytest.skip("one logit for a patch of any size: see below")
+    stride, edge = STRIDE.get(case, 32), WINDOW.get(case, 0)
     image = images(1, 3, 50, 70)
     padded = np.pad(image.numpy(), ((0, 0), (0, 0), (0, -50 % stride), (0, -70 % stride)), mode="edge")
     with torch.no_grad():
         output, whole = settled(image), settled(torch.from_numpy(padded))
-    for key in EXTRAS.get(case, ()):
-        torch.testing.assert_close(output.extras[key], whole.extras[key][..., :50, :70])
     assert output.logits.shape == (1, 1, 50, 70)
-    torch.testing.assert_close(output.logits, whole.logits[..., :50, :70])
+    inner = np.s_[..., : 50 - edge, : 70 - edge]
+    for key in EXTRAS.get(case, ()):
+        torch.testing.assert_close(output.extras[key][inner], whole.extras[key][inner], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.logits[inner], whole.logits[inner], rtol=1e-4, atol=1e-5)
 
 
-def test_one_small_image_is_a_batch_in_evaluation(settled):
+def test_patches_of_any_size_have_one_logit(case, settled):
+    if case not in PATCH:
+        pytest.skip("a logit for each pixel: see above")
+    with torch.no_grad():
+        logits = [settled(images(2, 3, *size)).logits for size in ((32, 32), (50, 70), (128, 64))]
+    assert {each.shape for each in logits} == {(2, 1)} and all(each.isfinite().all() for each in logits)
+
+
+def test_one_small_image_is_a_batch_in_evaluation(case, settled):
     with torch.no_grad():
         logits = settled(images(1, 3, 32, 32)).logits
-    assert logits.shape == (1, 1, 32, 32)
+    assert logits.shape == ((1, 1) if case in PATCH else (1, 1, 32, 32))
     assert logits.isfinite().all()
 
 
@@ -191,6 +217,62 @@ def test_every_variant_takes_the_promoted_sizes(name, options):
         if size > 128 and options.get("encoder", "").startswith("swin"):  # built for its size
             model = weightless(name, options, channels=14, size=size)
         assert model(torch.empty(1, 14, size, size, device="meta")).logits.shape == (1, 1, size, size)
+
+
+@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("channels", [7, 14])
+def test_models_without_parameters(name, channels):
+    model = build_model(name, BANDS[channels], size=64, seed=0, options=FIXED[name]).eval()
+    assert model.state_dict() == {} and not list(model.parameters())
+    image = images(2, channels, 50, 70)
+    output, edge = model(image), WINDOW.get(name, 0)
+    assert isinstance(output, Output) and output.extras == {}
+    assert output.logits.shape == (2, 1, 50, 70) and output.logits.dtype == torch.float32
+    torch.testing.assert_close(model(image[1:]).logits[0], output.logits[1])
+    part = model(image[..., 10:, 20:]).logits  # a window of a scene has the scores of the scene
+    torch.testing.assert_close(part[..., edge:, edge:], output.logits[..., 10 + edge :, 20 + edge :])
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model(image).logits, output.logits)
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_deeplab_computes_what_smp_computes(stride):
+    options = {"encoder": "resnet18", "width": 16, "stride": stride, "rates": [2, 3, 4]}
+    ours = build_model("deeplabv3plus", BANDS[3], size=64, seed=0, options=options).eval()
+    theirs = smp.DeepLabV3Plus(
+        "resnet18",
+        encoder_weights=None,
+        encoder_output_stride=stride,
+        decoder_channels=16,
+        decoder_atrous_rates=(2, 3, 4),
+    ).eval()
+    theirs.load_state_dict({k.replace("head.", "segmentation_head.", 1): v for k, v in ours.state_dict().items()})
+    image = images(2, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.equal(ours(image).logits, theirs(image))
+        assert ours.encoder(image)[-1].shape[-2:] == (64 // stride, 32 // stride)
+
+
+def test_deeplab_has_the_papers_rates_and_stride():
+    model = weightless("deeplabv3plus", {}, channels=14, size=128)
+    rates = {module.dilation[0] for module in model.decoder.modules() if isinstance(module, nn.Conv2d)}
+    assert rates == {1, 6, 12, 18} and model.stride == 16
+    assert model.decoder.block1[0].out_channels == 48
+
+
+def test_a_patch_classifier_is_timm_s():
+    model = build("patch_classifier").eval()
+    theirs = timm.create_model("test_resnet", num_classes=1).eval()
+    names = {"encoder.": "", "head.": "fc."}
+    state = {
+        next(there + key.removeprefix(ours) for ours, there in names.items() if key.startswith(ours)): value
+        for key, value in model.state_dict().items()
+    }
+    theirs.load_state_dict(state)
+    image = images(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(image).logits, theirs(image))
+    assert sum(each.numel() for each in weightless("patch_classifier", {}, 3, 32).parameters()) == 23_508_032 + 2_049
 
 
 def test_unet_computes_what_smp_computes():
@@ -327,7 +409,7 @@ def test_encoder_names():
     ("name", "options", "message"),
     [
         ("unett", {}, "'unett' is not a model, did you mean 'unet'"),
-        ("zzz", {}, "there are: baseline, hrnet_ocr, segformer, segformer_hf, unet"),
+        ("zzz", {}, "there are: anomaly_unet, baseline, brightness, deeplabv3plus, hrnet_ocr, local_std, ndvi"),
         ("unet", {"encodr": "resnet18"}, "model.encodr .*'unet', did you mean 'encoder'"),
         ("baseline", {"weights": "package"}, "model.weights is not an option of model 'baseline'"),
         ("unet", {"size": 64}, "model.size"),
@@ -353,6 +435,11 @@ def test_misspelt_recipes_are_refused(name, options, message):
         ("hrnet_ocr", {"width": 5}, "model.width = 5"),
         ("unet", {"detail": -1}, "model.detail = -1"),
         ("baseline", {"width": 3}, "even"),
+        ("deeplabv3plus", {"stride": 32}, "model.stride = 32"),
+        ("deeplabv3plus", {"rates": [6, 12]}, r"model.rates = \[6, 12\]"),
+        ("deeplabv3plus", {"width": 0}, "model.width = 0"),
+        ("deeplabv3plus", {"encoder": SWIN}, "cannot feed DeepLabV3Plus"),
+        ("patch_classifier", {"encoder": "resnet5o"}, "'resnet5o' is no model of timm, did you mean"),
     ],
 )
 def test_unusable_values_are_refused(name, options, message):

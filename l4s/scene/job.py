@@ -1,0 +1,180 @@
+"""How a run is used on a whole scene: what was asked, and what the run says where nothing was."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from l4s import log, rundir
+from l4s.apply import finished_round, known, precision, stored_moments, trainings
+from l4s.data.probs import Kind
+from l4s.errors import RunError
+from l4s.load import Member
+from l4s.member import adapts
+from l4s.plan import Plan, find_group, one_cell, read_plan
+from l4s.recipe import DomainConfig, Normalise, Tta, fingerprint
+from l4s.scene.raster import Scene, open_scene
+from l4s.session import Machine
+from l4s.tasks import build_task
+
+FORMAT = 1  # raised when the same options come to mean something else
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class SceneUse:
+    """How a run is used on a scene; None is what the run itself says.
+
+    `round`, `group`, `normalise` and `tta` as in `l4s.apply.Use`; `separated` takes the scene's own statistics. `window`
+    and `stride` are in pixels: by default the side of the patches that the run was trained on, and half of it. `batch`
+    windows are predicted at a time. `threshold` cuts the mask. `shard` (i, n), i from 1, is the part of the rows of
+    windows that this process takes. `bands` names the file's bands in file order, where it does not.
+    """
+
+    round: int | None = None
+    group: str | None = None
+    normalise: str | None = None
+    tta: str | None = None
+    window: int | None = None
+    stride: int | None = None
+    batch: int | None = None
+    threshold: float | None = None
+    shard: tuple[int, int] = (1, 1)
+    bands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A use of a run on a scene, with everything decided."""
+
+    plan: Plan
+    number: int
+    members: Sequence[Member]
+    modes: Mapping[str, Normalise]  # by member
+    scene: Scene
+    tta: Tta
+    window: int
+    stride: int
+    batch: int
+    kind: Kind
+    threshold: float | None
+    precision: str
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of the probabilities; neither the batch nor who takes which rows is part of it."""
+        sources = self.plan.recipe.domains("source") if "source" in self.modes.values() else ()
+        shares = self.plan.recipe.ensemble.weights
+        return fingerprint(
+            {
+                "step": "scene",
+                "format": FORMAT,
+                "trained": trainings(self.plan, self.number, self.members),
+                "weights": shares and dict(shares),
+                "scene": self.scene.identity,
+                "normalise": dict(self.modes),
+                "sources": {name: stored_moments(self.plan, name).tolist() for name in sources},
+                "tta": self.tta,
+                "window": [self.window, self.stride],
+                "precision": self.precision,
+            }
+        )
+
+
+def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
+    """Look at the run and at the scene's header, and settle every option.
+
+    Raises:
+        DataError, RunError, RecipeError: as `l4s.scene.predict.predict_scene`.
+    """
+    plan = read_plan(one_cell(run))
+    number = finished_round(plan, use.round, use.group)
+    members = plan.groups(number)[find_group(plan, number, use.group)]
+    for member in members:
+        _refuse_adabn(member)
+    window = _side(plan) if use.window is None else use.window
+    stride = max(1, window // 2) if use.stride is None else use.stride
+    kind, submit = _kind(members), plan.recipe.submit
+    threshold = use.threshold
+    if threshold is None and kind == "probability":
+        threshold = submit.threshold if submit else THRESHOLD
+    _check(window, stride, threshold)
+    return Job(
+        plan,
+        number,
+        members,
+        {member.name: _mode(member, use.normalise) for member in members},
+        open_scene(scene, plan.recipe.bands.names, use.bands),
+        cast(Tta, known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))),
+        window,
+        stride,
+        plan.recipe.predict.batch if use.batch is None else use.batch,
+        kind,
+        threshold,
+        precision(plan, machine),
+    )
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """`2/3` as (2, 3): the second of three.
+
+    Raises:
+        RunError: it is no such thing.
+    """
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise RunError(f"shard {text!r} is not i/n with i from 1 to n, such as 2/3")
+    return int(number), int(count)
+
+
+def _side(plan: Plan) -> int:
+    """The side of the patches that the run was trained on."""
+    name = plan.recipe.domains("source")[0]
+    size = rundir.read_json(plan.run.stats(name)).get("size")
+    if size is None:
+        side = plan.members[0].config.model.size
+        log.warn(
+            f"the run does not tell how large its patches are: windows of {side} pixels, as its model was built for"
+        )
+        return side
+    if size[0] != size[1]:
+        raise RunError(f"patches of {name} are {size[0]} x {size[1]} pixels, and windows are square: choose --window")
+    return int(size[0])
+
+
+def _check(window: int, stride: int, threshold: float | None) -> None:
+    if window < 1 or not 1 <= stride <= window:
+        raise RunError(
+            f"windows of {window} pixels every {stride} leave gaps: the stride is at least 1, at most a window"
+        )
+    if threshold is not None and not 0 < threshold < 1:
+        raise RunError(f"threshold is {threshold}: take a number above 0 and below 1")
+
+
+def _mode(member: Member, asked: str | None) -> Normalise:
+    mode = cast(Normalise, known("normalise", asked or member.config.normalise, get_args(Normalise)))
+    if mode == "patch":
+        who = "--normalise patch" if asked else f"member {member.name} was trained with normalise = 'patch', which"
+        raise RunError(
+            f"{who} would give each window statistics of its own, and neighbours that overlap would not agree: choose "
+            "--normalise separated (the scene's own) or another"
+        )
+    return mode
+
+
+def _refuse_adabn(member: Member) -> None:
+    if adapts(member, DomainConfig(role="eval")):
+        raise RunError(
+            f"member {member.name} adapts its BatchNorm to the images it predicts (adabn), which is not done on scenes: "
+            f"use a run made with --set member.{member.base}.adabn=false, which takes over the same training"
+        )
+
+
+def _kind(members: Sequence[Member]) -> Kind:
+    """What the members say: "probability", or "score" where values only rank pixels."""
+    kinds = {build_task(member.config).kind for member in members}
+    if len(kinds) > 1:
+        raise RunError(
+            f"members {', '.join(m.name for m in members)} say {' and '.join(sorted(kinds))}: choose a --group"
+        )
+    return kinds.pop()

@@ -1,0 +1,218 @@
+"""A raster on its way: rows that are finished lie as files beside it until all are there and are joined into one GeoTIFF.
+
+`<out>.parts/` holds `plan.json`, `statistics.json` where the scene's own are used, and `rows-<first>.npy` with the rows
+from `first` on as they will be stored. Each file is written whole or not at all, so that any process may stop at any time.
+"""
+
+import fcntl
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from l4s import log, rundir, tiles
+from l4s.errors import DataError, RunError
+from l4s.recipe import fingerprint
+from l4s.scene.raster import Grid, open_scene, read_tags, reading, write_cog
+from l4s.scene.result import MASK, NODATA, PROBABILITY, SCALE, first_code
+
+BLOCK_ROWS = 512  # rows of the finished raster that are cut into a mask at a time
+RUN, KIND, STEP, THRESHOLD = "L4S_RUN", "L4S_KIND", "L4S_STEP", "L4S_THRESHOLD"  # tags of the rasters
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the parts will become.
+
+    `firsts` are the first rows of the parts. `kind` says what the values are: "probability" or "score". `step` is the
+    side of a pixel in pixels of the scene. `threshold` cuts the mask; None: none is made. `shards` are those that work
+    on it, for messages.
+    """
+
+    fingerprint: str
+    grid: Grid
+    firsts: tuple[int, ...]
+    kind: str
+    step: int
+    threshold: float | None
+    shards: int
+
+
+def folder_of(out: Path) -> Path:
+    """Where the parts of a raster lie."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def mask_of(out: Path) -> Path:
+    """The mask beside a raster of probabilities."""
+    return out.with_name(f"{out.stem}-mask.tif")
+
+
+def begin(out: Path, plan: Plan) -> None:
+    """Make the folder of parts, or go on with the one that is there.
+
+    Raises:
+        RunError: it holds the parts of something else.
+    """
+    path = folder_of(out) / "plan.json"
+    if path.is_file() and (found := read_plan(path)).fingerprint != plan.fingerprint:
+        raise RunError(
+            f"{path.parent} holds parts made with another run, scene or options (fingerprint {found.fingerprint}, "
+            f"now {plan.fingerprint}): delete the folder, or choose another OUT"
+        )
+    rundir.write_json(path, asdict(plan))
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a folder of parts.
+
+    Raises:
+        RunError: there is none, or it cannot be read.
+    """
+    found = rundir.read_json(path)
+    try:
+        grid = Grid(**{**found["grid"], "transform": tuple(found["grid"]["transform"])})
+        return Plan(**{**found, "grid": grid, "firsts": tuple(found["firsts"])})
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} is no plan of parts ({error}): delete the folder") from error
+
+
+def missing(out: Path, plan: Plan, places: range) -> list[int]:
+    """Which of these parts are not there."""
+    return [place for place in places if not _path(out, plan, place).is_file()]
+
+
+def put(out: Path, plan: Plan, place: int, rows: np.ndarray) -> None:
+    """Store one part, (h, width) uint8."""
+    data = io.BytesIO()
+    np.save(data, rows, allow_pickle=False)
+    rundir.write_atomic(_path(out, plan, place), data.getvalue())
+    rundir.reached("scene.part")
+
+
+def told_missing(out: Path, plan: Plan, places: Sequence[int]) -> str:
+    """Which parts are missing, and how to make them."""
+    shards, count = plan.shards, len(plan.firsts)
+    lacking = [n for n in range(shards) if set(places) & set(tiles.shard(count, n, shards))]
+    which = "" if shards == 1 else f", of shard {', '.join(f'{n + 1}/{shards}' for n in lacking)}"
+    return (
+        f"{out} lacks {len(places)} of {count} parts{which}: run what is missing, which goes on where it stopped; the last "
+        f"to finish joins them, and so does `l4s scene mosaic {out}`"
+    )
+
+
+def mosaic(out: Path) -> Path:
+    """Join the parts of a raster, once all are there.
+
+    Raises:
+        RunError: there are none, or some are missing.
+    """
+    path = folder_of(out) / "plan.json"
+    if not path.is_file():
+        if out.is_file() and RUN in read_tags(out):
+            log.info(f"{out} is joined already")
+            return out
+        raise RunError(f"{out} has no parts in {path.parent}: `l4s scene predict` makes them")
+    plan = read_plan(path)
+    if lacking := missing(out, plan, range(len(plan.firsts))):
+        raise RunError(told_missing(out, plan, lacking))
+    join(out, plan)
+    return out
+
+
+def join(out: Path, plan: Plan) -> None:
+    """Make the raster and its mask of all parts, and delete them; the first of several processes does it.
+
+    Raises:
+        RunError: a raster or a mask of something else is in the way.
+        DataError: a part is damaged.
+    """
+    try:
+        lock = (folder_of(out) / "joining").open("wb")
+    except FileNotFoundError:  # another process has joined them meanwhile
+        complete(out, plan.fingerprint, plan.threshold)
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when a process ends, however it does
+        if not is_made(out, plan.fingerprint):
+            log.info(f"joining {len(plan.firsts)} parts into {out}")
+            tags = {RUN: plan.fingerprint, KIND: plan.kind, STEP: str(plan.step)}
+            rows = (_load(out, plan, place)[None] for place in range(len(plan.firsts)))
+            about = {"dtype": "uint8", "nodata": NODATA, "bands": [PROBABILITY], "scale": SCALE}
+            write_cog(out, plan.grid, rows, tags=tags, work=folder_of(out), **about)  # type: ignore[arg-type]
+            rundir.reached("scene.joined")
+        complete(out, plan.fingerprint, plan.threshold)
+
+
+def complete(out: Path, made: str, threshold: float | None) -> None:
+    """What follows a finished raster: its mask at `threshold`, and its parts deleted.
+
+    Raises:
+        RunError: there is a mask made with something else.
+    """
+    folder = folder_of(out)
+    if threshold is not None:
+        _write_mask(out, made, threshold, folder if folder.is_dir() else None)
+    if folder.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
+
+
+def is_made(path: Path, made: str) -> bool:
+    """Is this raster finished, and made with exactly what the fingerprint `made` names?
+
+    Raises:
+        RunError: it was made with something else; nothing is overwritten.
+    """
+    if not path.exists():
+        return False
+    found = read_tags(path).get(RUN)
+    if found != made:
+        raise RunError(
+            f"{path} was made with another run, scene or options (fingerprint {found}, now {made}): delete it, or "
+            "choose another OUT"
+        )
+    return True
+
+
+def _write_mask(out: Path, made: str, threshold: float, work: Path | None) -> None:
+    """Landslide (1) where the stored value is at least the threshold, else 0; 255 where nothing is known."""
+    path, key = mask_of(out), fingerprint({"step": "scene mask", "probability": made, "threshold": threshold})
+    if is_made(path, key):
+        return
+    tags = {RUN: key, KIND: "mask", STEP: read_tags(out)[STEP], THRESHOLD: str(threshold)}
+    grid, rows = open_scene(out).grid, _masked(out, threshold)
+    about = {"dtype": "uint8", "nodata": NODATA, "bands": [MASK], "overviews": "mode"}
+    write_cog(path, grid, rows, tags=tags, work=work, **about)  # type: ignore[arg-type]
+    rundir.reached("scene.mask")
+
+
+def _masked(out: Path, threshold: float) -> Iterator[np.ndarray]:
+    landslide = (np.arange(256) >= first_code(threshold)).astype(np.uint8)
+    landslide[NODATA] = NODATA
+    scene = open_scene(out)
+    with reading(scene) as reader:
+        for top in range(0, scene.grid.height, BLOCK_ROWS):
+            rows = min(BLOCK_ROWS, scene.grid.height - top)
+            yield landslide[reader.values(top, 0, rows, scene.grid.width)]
+
+
+def _load(out: Path, plan: Plan, place: int) -> np.ndarray:
+    path = _path(out, plan, place)
+    stop = (*plan.firsts[1:], plan.grid.height)[place]
+    wanted = (stop - plan.firsts[place], plan.grid.width)
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}): delete it and predict again, which makes only it") from error
+    if rows.shape != wanted or rows.dtype != np.uint8:
+        raise DataError(
+            f"{path} holds {rows.dtype} of shape {rows.shape}, not uint8 of {wanted}: delete it and predict again"
+        )
+    return np.asarray(rows)
+
+
+def _path(out: Path, plan: Plan, place: int) -> Path:
+    return folder_of(out) / f"rows-{plan.firsts[place]}.npy"

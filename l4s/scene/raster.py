@@ -1,0 +1,349 @@
+"""Scenes on disk: GeoTIFFs with bands by name, read by windows and written whole or not at all; the only importer of rasterio."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l4s.errors import DataError, did_you_mean
+
+try:
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.errors import RasterioError
+    from rasterio.io import DatasetReader
+    from rasterio.shutil import copy as copy_raster
+    from rasterio.transform import Affine
+    from rasterio.vrt import WarpedVRT
+    from rasterio.warp import transform_bounds
+    from rasterio.windows import Window
+except ImportError as error:
+    raise DataError("scenes need rasterio, pyogrio and shapely: install them with `pip install 'l4s[geo]'`") from error
+
+MIB = 2**20
+SMALLEST_CACHE, LARGEST_CACHE = 64 * MIB, 512 * MIB  # GDAL's own default is 5 % of the machine
+EXACT = 0.01  # pixels that a reprojection may be off; GDAL's own is 0.125, which shows as steps in a slope
+FINE = 3  # pixels of a scene along one of the grid, from which on they are averaged, not picked
+NEAR = 1e-9  # share of an extent that is rounding
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where pixels lie: `height`, `width`, the CRS as WKT (None: unknown), and the affine map from (column, row).
+
+    `transform` is (a, b, c, d, e, f) with x = a * column + b * row + c and y = d * column + e * row + f.
+    """
+
+    height: int
+    width: int
+    crs: str | None
+    transform: tuple[float, float, float, float, float, float]
+
+    def coarser(self, step: int, height: int, width: int) -> "Grid":
+        """The grid of `height` x `width` squares of `step` pixels a side, from the same corner."""
+        a, b, c, d, e, f = self.transform
+        return Grid(height, width, self.crs, (a * step, b * step, c, d * step, e * step, f))
+
+    def cut(self, row: int, column: int, height: int, width: int) -> "Grid":
+        """The grid of a window."""
+        a, b, c, d, e, f = self.transform
+        corner = (a * column + b * row + c, d * column + e * row + f)
+        return Grid(height, width, self.crs, (a, b, corner[0], d, e, corner[1]))
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Least x and y and greatest x and y of the corners: left, bottom, right, top."""
+        a, b, c, d, e, f = self.transform
+        corners = [(row, column) for row in (0, self.height) for column in (0, self.width)]
+        x = [a * column + b * row + c for row, column in corners]
+        y = [d * column + e * row + f for row, column in corners]
+        return min(x), min(y), max(x), max(y)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A raster file and the bands that are read of it: `bands` by name, at the 1-based positions `index`."""
+
+    path: Path
+    grid: Grid
+    bands: tuple[str, ...]
+    index: tuple[int, ...]
+    dtype: str
+    nodata: float | None
+
+    @property
+    def identity(self) -> list[object]:
+        """What changes when the file does, without reading it."""
+        about = self.path.stat()
+        return [self.path.name, about.st_size, about.st_mtime_ns, list(self.index), list(self.bands)]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """An open scene. GDAL's handles are not to be shared between threads or over a fork."""
+
+    scene: Scene
+    source: DatasetReader
+    masked: bool
+
+    def window(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of a window that lies inside the scene.
+
+        Returns:
+            image (C, height, width) float32 in file units, 0 where not valid; valid (height, width) bool: no band is
+            nodata, NaN or infinite there.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        values, valid = self.stored(row, column, height, width)
+        return values.astype(np.float32, copy=False), valid
+
+    def stored(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same, but whole numbers in the file's own dtype, which takes less memory.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        image = self.values(row, column, height, width)
+        valid = np.ones(image.shape[1:], bool)
+        if image.dtype.kind not in "iub":
+            image = image.astype(np.float32, copy=False)
+            valid = np.isfinite(image).all(0)
+        if self.masked:
+            window = Window(column, row, width, height)
+            with _named(self.scene.path, f"rows {row} to {row + height}"):
+                valid &= (self.source.read_masks(list(self.scene.index), window=window) > 0).all(0)
+        if not valid.all():
+            image[:, ~valid] = 0
+        return image, valid
+
+    def small(
+        self, row: int, column: int, height: int, width: int, shape: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A window shrunk to `shape`, each pixel the mean of those under it: image (C, *shape) float32, valid (*shape) bool.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        at = Window(column, row, width, height)
+        with _named(self.scene.path, f"rows {row} to {row + height}"):
+            found = self.source.read(
+                list(self.scene.index), window=at, out_shape=shape, resampling=Resampling.average, masked=self.masked
+            )
+        image = np.asarray(np.ma.filled(found.astype(np.float32), np.nan))
+        valid = np.asarray(np.isfinite(image).all(0))
+        image[:, ~valid] = 0.0
+        return image, valid
+
+    def values(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """The same window as stored, (C, height, width) of the file's dtype.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        with _named(self.scene.path, f"rows {row} to {row + height}"):
+            found = self.source.read(list(self.scene.index), window=Window(column, row, width, height))
+        return np.asarray(found)
+
+
+def open_scene(path: Path, bands: Sequence[str] | None = None, order: Sequence[str] = ()) -> Scene:
+    """Look at a raster file without reading its pixels.
+
+    Args:
+        bands: names of the bands wanted, in the order wanted; None for all of the file.
+        order: names of the file's bands in file order, where it does not name them itself. A file without names that
+            has as many bands as are wanted holds those, in that order.
+
+    Raises:
+        DataError: no raster, a wanted band is missing, or the bands cannot be told by name.
+    """
+    with _environment(SMALLEST_CACHE), _opened(path) as source:
+        names = _names(path, source, bands, order)
+        wanted = tuple(names if bands is None else bands)
+        if missing := [name for name in wanted if name not in names]:
+            raise DataError(
+                f"{path} has no band {missing[0]!r}{did_you_mean(missing[0], names)}; it has {', '.join(names)}"
+            )
+        crs = source.crs.to_wkt() if source.crs else None
+        grid = Grid(source.height, source.width, crs, tuple(source.transform)[:6])
+        index = tuple(names.index(name) + 1 for name in wanted)
+        return Scene(path, grid, wanted, index, str(source.dtypes[index[0] - 1]), source.nodata)
+
+
+def read_tags(path: Path) -> dict[str, str]:
+    """The tags of a raster file: what `write_cog` was given, and GDAL's own.
+
+    Raises:
+        DataError: no raster.
+    """
+    with _environment(SMALLEST_CACHE), _opened(path) as source:
+        return dict(source.tags())
+
+
+@contextmanager
+def reading(scene: Scene, cache: int = SMALLEST_CACHE) -> Iterator[Reader]:
+    """Open a scene for reading by windows. GDAL keeps about one row of the file's blocks in memory, or `cache` bytes.
+
+    Raises:
+        DataError: the file cannot be opened any more.
+    """
+    with _environment(SMALLEST_CACHE), _opened(scene.path) as source:
+        height = max(shape[0] for shape in source.block_shapes)
+        row = height * source.width * sum(np.dtype(kind).itemsize for kind in source.dtypes)
+        rasterio.env.setenv(GDAL_CACHEMAX=min(max(cache, 2 * row), LARGEST_CACHE))
+        all_valid = all(flags == [rasterio.enums.MaskFlags.all_valid] for flags in source.mask_flag_enums)
+        yield Reader(scene, source, masked=not all_valid)
+
+
+@contextmanager
+def warping(scene: Scene, grid: Grid) -> Iterator[Reader]:
+    """Open a scene as if it lay on `grid`: interpolated bilinearly where it is read, float32, NaN outside and at nodata.
+
+    Raises:
+        DataError: the file cannot be opened any more.
+    """
+    with _environment(LARGEST_CACHE), _opened(scene.path) as source:
+        kind = np.dtype(source.dtypes[scene.index[0] - 1])
+        void = np.nan if kind.kind == "f" else np.iinfo(kind).min  # where none is declared: what no height is
+        about: dict[str, Any] = {"transform": Affine(*grid.transform), "height": grid.height, "width": grid.width}
+        about |= {"src_nodata": void if source.nodata is None else source.nodata, "nodata": np.nan}
+        about |= {"resampling": rasterio.enums.Resampling.bilinear, "dtype": "float32", "tolerance": EXACT}
+        left, _, right, _ = transform_bounds(grid.crs, source.crs, *grid.bounds)
+        if (right - left) / abs(scene.grid.transform[0]) < FINE * grid.width:
+            # GDAL widens its kernel wherever pixels are finer than the grid's, which bends planes where they hardly are
+            about |= {"XSCALE": "1", "YSCALE": "1"}
+        with WarpedVRT(source, crs=grid.crs, **about) as warped:
+            yield Reader(scene, warped, masked=False)
+
+
+def same_crs(one: str | None, other: str | None) -> bool:
+    """Do two CRS mean the same, however they are written? Unknown ones are the same."""
+    if one is None or other is None:
+        return one is other
+    return bool(rasterio.crs.CRS.from_user_input(one) == rasterio.crs.CRS.from_user_input(other))
+
+
+def metres_per_unit(crs: str) -> float | None:
+    """How long a unit of a CRS is; None where it is geographic, with degrees."""
+    known = rasterio.crs.CRS.from_user_input(crs)
+    return float(known.linear_units_factor[1]) if known.is_projected else None
+
+
+def covers(larger: Grid, grid: Grid) -> bool:
+    """Does the extent of a grid hold that of another, whatever the CRS of each (both known)?"""
+    left, bottom, right, top = transform_bounds(grid.crs, larger.crs, *grid.bounds)
+    near = NEAR * max(larger.bounds[2] - larger.bounds[0], larger.bounds[3] - larger.bounds[1])
+    within = (left - larger.bounds[0], bottom - larger.bounds[1], larger.bounds[2] - right, larger.bounds[3] - top)
+    return bool(min(within) >= -near)
+
+
+def write_cog(
+    path: Path,
+    grid: Grid,
+    rows: Iterable[np.ndarray],
+    *,
+    dtype: str,
+    nodata: float | None,
+    bands: Sequence[str],
+    scale: float = 1.0,
+    overviews: str = "average",
+    tags: Mapping[str, str] = {},
+    work: Path | None = None,
+) -> None:
+    """Write a tiled, compressed Cloud Optimized GeoTIFF with overviews, whole or not at all.
+
+    Args:
+        rows: strips (C, h, width) of the whole raster from top to bottom, any h.
+        scale: stored value times this is the value meant.
+        overviews: how GDAL makes the smaller pictures: `average`, `mode`, `nearest`.
+        work: the folder of unfinished files, on the same file system; that of `path` where it is None.
+
+    Raises:
+        DataError: the strips do not fill the grid.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain, part = ((work or path.parent) / f"{path.name}.{os.getpid()}.{kind}" for kind in ("plain", "part"))
+    try:
+        with _environment(SMALLEST_CACHE):
+            _write_plain(plain, grid, rows, dtype=dtype, nodata=nodata, bands=bands, scale=scale, tags=tags)
+            predictor = "FLOATING_POINT" if np.dtype(dtype).kind == "f" else "STANDARD"
+            options = {"compress": "DEFLATE", "predictor": predictor, "blocksize": 512, "bigtiff": "IF_SAFER"}
+            copy_raster(plain, part, driver="COG", overview_resampling=overviews.upper(), **options)
+        part.replace(path)
+    finally:
+        plain.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+
+
+def _write_plain(
+    path: Path,
+    grid: Grid,
+    rows: Iterable[np.ndarray],
+    *,
+    dtype: str,
+    nodata: float | None,
+    bands: Sequence[str],
+    scale: float,
+    tags: Mapping[str, str],
+) -> None:
+    about: dict[str, Any] = {"driver": "GTiff", "dtype": dtype, "nodata": nodata, "bigtiff": "IF_SAFER"}
+    shape = {"height": grid.height, "width": grid.width, "count": len(bands)}
+    top = 0
+    with rasterio.open(path, "w", crs=grid.crs, transform=Affine(*grid.transform), **about, **shape) as target:
+        target.descriptions = tuple(bands)
+        target.scales = (scale,) * len(bands)
+        target.update_tags(**tags)
+        for strip in rows:
+            if strip.shape[0] != len(bands) or strip.shape[2] != grid.width or top + strip.shape[1] > grid.height:
+                raise DataError(f"{path}: a strip of shape {strip.shape} does not fit at row {top} of {shape}")
+            target.write(strip.astype(dtype, copy=False), window=Window(0, top, grid.width, strip.shape[1]))
+            top += strip.shape[1]
+    if top != grid.height:
+        raise DataError(f"{path}: strips of {top} rows do not fill {grid.height}")
+
+
+def _names(path: Path, source: DatasetReader, bands: Sequence[str] | None, order: Sequence[str]) -> tuple[str, ...]:
+    if order:
+        if len(order) != source.count or len(set(order)) != len(order):
+            raise DataError(f"{path} has {source.count} bands, but {len(order)} names are given: {', '.join(order)}")
+        return tuple(order)
+    described = [name.strip() for name in source.descriptions if name and name.strip()]
+    if len(set(described)) == source.count:
+        return tuple(described)
+    if bands is None:
+        return tuple(f"band{number}" for number in source.indexes)
+    if source.count == len(bands):
+        return tuple(bands)
+    raise DataError(
+        f"{path} has {source.count} bands without names, where {len(bands)} are wanted ({', '.join(bands)}): name the "
+        "file's bands in file order with --bands"
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[DatasetReader]:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    with _named(path, "opening"):
+        source = rasterio.open(path)
+    with source:
+        yield source
+
+
+@contextmanager
+def _named(path: Path, what: str) -> Iterator[None]:
+    """An error of GDAL, with the file it is about."""
+    try:
+        yield
+    except RasterioError as error:
+        raise DataError(f"{path} cannot be read ({what}: {error}): copy or download it again") from error
+
+
+def _environment(cache: int) -> Any:
+    # a sidecar file of statistics beside somebody's scene would be a surprise
+    return rasterio.Env(GDAL_CACHEMAX=cache, GDAL_PAM_ENABLED="NO", GDAL_NUM_THREADS="1")

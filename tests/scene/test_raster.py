@@ -1,0 +1,181 @@
+"""Scenes on disk: bands by name, what is valid, and rasters that are written whole or not at all."""
+
+import numpy as np
+import pytest
+import rasterio
+from scene_factory import NORTH_UP, write_scene
+
+from l4s.errors import DataError
+from l4s.scene.raster import Grid, open_scene, read_tags, reading, write_cog
+
+RNG = np.random.default_rng(0)
+
+
+def windows(scene, *window):
+    with reading(scene) as reader:
+        return reader.window(*window or (0, 0, scene.grid.height, scene.grid.width))
+
+
+def plain(path, image, **about):
+    """A GeoTIFF without names, as others write it."""
+    shape = {"count": image.shape[0], "height": image.shape[1], "width": image.shape[2], "dtype": image.dtype}
+    with rasterio.open(path, "w", driver="GTiff", transform=rasterio.Affine(*NORTH_UP), **shape, **about) as target:
+        target.write(image)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
+def test_values_come_back_as_float32(tmp_path, dtype):
+    image = RNG.integers(1, 200, (3, 20, 30)).astype(dtype)
+    scene = write_scene(tmp_path / "s.tif", image)
+    assert (scene.bands, scene.dtype, scene.grid.height, scene.grid.width) == (("b4", "b3", "b2"), dtype, 20, 30)
+    found, valid = windows(scene, 3, 5, 10, 12)
+    np.testing.assert_array_equal(found, image[:, 3:13, 5:17])
+    assert found.dtype == np.float32 and valid.all()
+    with reading(scene) as reader:
+        stored, _ = reader.stored(0, 0, 20, 30)
+        assert stored.dtype == ("float32" if dtype.startswith("float") else dtype)
+        np.testing.assert_array_equal(stored, image)
+
+
+def test_a_pixel_is_valid_where_no_band_is_nodata_nan_or_infinite(tmp_path):
+    image = np.ones((3, 4, 5), np.float32)
+    image[0, 0, 0], image[1, 1, 1], image[2, 2, 2], image[1, 3, 4] = -9999, np.nan, np.inf, -np.inf
+    found, valid = windows(write_scene(tmp_path / "s.tif", image, nodata=-9999))
+    assert (~valid).nonzero()[0].tolist() == [0, 1, 2, 3] and (~valid).nonzero()[1].tolist() == [0, 1, 2, 4]
+    assert (found[:, ~valid] == 0).all() and (found[:, valid] == 1).all()
+
+
+def test_nodata_counts_in_the_bands_that_are_read_only(tmp_path):
+    image = np.ones((3, 2, 2), np.uint16)
+    image[0, 0, 0] = 0
+    write_scene(tmp_path / "s.tif", image, nodata=0)
+    assert windows(open_scene(tmp_path / "s.tif", ["b4"]))[1].tolist() == [[False, True], [True, True]]
+    assert windows(open_scene(tmp_path / "s.tif", ["b3", "b2"]))[1].all()
+
+
+def test_nan_as_the_nodata_value(tmp_path):
+    image = np.ones((1, 2, 2), np.float32)
+    image[0, 0, 1] = np.nan
+    _, valid = windows(write_scene(tmp_path / "s.tif", image, ("b4",), nodata=np.nan))
+    assert valid.tolist() == [[True, False], [True, True]]
+
+
+def test_a_mask_of_the_file_s_own(tmp_path):
+    path = plain(tmp_path / "s.tif", np.ones((1, 4, 4), np.uint8))
+    mask = np.full((4, 4), 255, np.uint8)
+    mask[1] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"), rasterio.open(path, "r+") as target:
+        target.write_mask(mask)
+    np.testing.assert_array_equal(windows(open_scene(path))[1], mask > 0)
+
+
+def test_bands_are_found_by_name_whatever_their_order(tmp_path):
+    image = np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((3, 2, 2), np.uint8)
+    write_scene(tmp_path / "s.tif", image, ("b2", "b3", "b4"))
+    scene = open_scene(tmp_path / "s.tif", ["b4", "b2"])
+    assert (scene.bands, scene.index) == (("b4", "b2"), (3, 1))
+    assert windows(scene)[0][:, 0, 0].tolist() == [2, 0]
+
+
+def test_a_file_without_names(tmp_path):
+    path = plain(tmp_path / "s.tif", np.ones((3, 2, 2), np.uint8))
+    assert open_scene(path).bands == ("band1", "band2", "band3")
+    assert open_scene(path, ["b4", "b3", "b2"]).index == (1, 2, 3)  # as many as are wanted
+    assert open_scene(path, ["b4", "b3", "b2"], ["b2", "b3", "b4"]).index == (3, 2, 1)
+    with pytest.raises(DataError, match=r"has 3 bands without names, where 2 are wanted \(b4, b3\).*--bands"):
+        open_scene(path, ["b4", "b3"])
+    with pytest.raises(DataError, match="has 3 bands, but 2 names are given: b4, b3"):
+        open_scene(path, ["b4"], ["b4", "b3"])
+    with pytest.raises(DataError, match="has 3 bands, but 3 names are given: b4, b3, b3"):
+        open_scene(path, ["b4"], ["b4", "b3", "b3"])
+
+
+def test_a_band_that_is_not_there(tmp_path):
+    scene = write_scene(tmp_path / "s.tif", np.ones((3, 2, 2), np.uint8))
+    with pytest.raises(DataError, match=r"has no band 'b44', did you mean 'b4'\?.*it has b4, b3, b2"):
+        open_scene(scene.path, ["b44"])
+
+
+def test_what_is_no_scene(tmp_path):
+    with pytest.raises(DataError, match="there is no file .*none.tif"):
+        open_scene(tmp_path / "none.tif")
+    (tmp_path / "text.tif").write_text("no raster")
+    with pytest.raises(DataError, match="text.tif cannot be read"):
+        open_scene(tmp_path / "text.tif")
+
+
+def test_a_truncated_file_is_named_with_the_rows_that_are_missing(tmp_path):
+    image = RNG.integers(0, 2**16, (1, 400, 300)).astype(np.uint16)
+    path = plain(tmp_path / "s.tif", image)  # uncompressed, in strips: its end is its last rows
+    path.write_bytes(path.read_bytes()[:120_000])
+    scene = open_scene(path)
+    np.testing.assert_array_equal(windows(scene, 0, 0, 100, 300)[0], image[:, :100])
+    with pytest.raises(DataError, match=r"s.tif cannot be read \(rows 300 to 400.*copy or download it again"):
+        windows(scene, 300, 0, 100, 300)
+
+
+def test_the_identity_changes_with_the_file_and_the_bands(tmp_path):
+    scene = write_scene(tmp_path / "s.tif", np.ones((3, 2, 2), np.uint8))
+    assert scene.identity == open_scene(scene.path).identity
+    assert scene.identity != open_scene(scene.path, ["b4"]).identity
+    assert scene.identity != write_scene(tmp_path / "s.tif", np.ones((3, 2, 3), np.uint8)).identity
+
+
+def test_a_written_raster_is_a_tiled_cog_that_says_everything(tmp_path):
+    image = RNG.integers(0, 255, (1, 700, 600)).astype(np.uint8)
+    image[0, :10] = 255
+    grid = Grid(700, 600, "EPSG:32654", NORTH_UP)
+    strips = (image[:, top : top + 130] for top in range(0, 700, 130))
+    tags = {"L4S_KIND": "probability"}
+    about = {"dtype": "uint8", "nodata": 255, "bands": ["probability"], "scale": 1 / 254}
+    write_cog(tmp_path / "below" / "o.tif", grid, strips, tags=tags, **about)
+    with rasterio.open(tmp_path / "below" / "o.tif") as source:
+        np.testing.assert_array_equal(source.read(), image)
+        assert source.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert source.block_shapes == [(512, 512)] and source.overviews(1) == [2]
+        assert source.compression.name == "deflate"
+        assert (source.nodata, source.scales, source.descriptions) == (255, (1 / 254,), ("probability",))
+        assert source.crs.to_epsg() == 32654 and tuple(source.transform)[:6] == NORTH_UP
+    assert read_tags(tmp_path / "below" / "o.tif")["L4S_KIND"] == "probability"
+    assert [path.name for path in (tmp_path / "below").iterdir()] == ["o.tif"]
+
+
+def test_overviews_take_the_commoner_value(tmp_path):
+    image = np.zeros((1, 600, 600), np.uint8)
+    image[0, ::2, ::2] = image[0, 1::2, ::2] = image[0, ::2, 1::2] = 1  # three of four
+    grid, about = Grid(600, 600, None, NORTH_UP), {"dtype": "uint8", "nodata": 255, "bands": ["landslide"]}
+    write_cog(tmp_path / "o.tif", grid, [image], overviews="mode", **about)
+    with rasterio.open(tmp_path / "o.tif", overview_level=0) as source:
+        assert (source.read(1) == 1).all() and source.crs is None
+
+
+@pytest.mark.parametrize("strip", [(1, 9, 5), (1, 11, 5), (2, 10, 5), (1, 10, 4)])
+def test_strips_that_do_not_fill_the_grid_leave_nothing(tmp_path, strip):
+    about = {"dtype": "uint8", "nodata": 255, "bands": ["x"]}
+    with pytest.raises(DataError, match=r"o.tif.*(do not fill 10|does not fit at row 0)"):
+        write_cog(tmp_path / "o.tif", Grid(10, 5, None, NORTH_UP), [np.zeros(strip, np.uint8)], **about)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_rasters_are_equal_bytes_and_unfinished_files_lie_where_they_are_told_to(tmp_path):
+    image = RNG.integers(0, 255, (1, 30, 40)).astype(np.uint8)
+    grid, about = Grid(30, 40, "EPSG:32654", NORTH_UP), {"dtype": "uint8", "nodata": 255, "bands": ["x"]}
+    (tmp_path / "work").mkdir()
+
+    def watched():
+        yield image[:, :10]
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith("b.")] == []
+        assert len(list((tmp_path / "work").iterdir())) == 1
+        yield image[:, 10:]
+
+    write_cog(tmp_path / "a.tif", grid, [image], **about)
+    write_cog(tmp_path / "b.tif", grid, watched(), work=tmp_path / "work", **about)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_grids_of_windows_and_of_coarser_pixels():
+    grid = Grid(100, 200, None, (10.0, 1.0, 500.0, 2.0, -10.0, 900.0))
+    assert grid.cut(3, 4, 5, 6) == Grid(5, 6, None, (10.0, 1.0, 500 + 40 + 3, 2.0, -10.0, 900 + 8 - 30))
+    assert grid.coarser(16, 7, 13) == Grid(7, 13, None, (160.0, 16.0, 500.0, 32.0, -160.0, 900.0))
