@@ -25,6 +25,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("recipes")
     write_dataset(place / "ms", seed=0, patches=(6, 4, 4), size=SIZE)
     write_data(place / "rgb", size=SIZE)
+    write_split(place / "rgb", "test", range(101, 105), size=SIZE, seed=2, masks=False)
     write_split(place / "chips", "train", range(1, 9), size=SIZE, bands=4)
     write_split(place / "chips", "test", range(9, 13), size=SIZE, bands=4, seed=1)
     write_split(place / "mars", "train", range(1, 9), size=SIZE, bands=7)
