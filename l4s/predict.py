@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,5 +96,5 @@ def share(engine: Engine, view: View, batch: int) -> Iterator[tuple[int, Tensor]
 
 def _probs(engine: Engine, task: Task, models: Sequence[nn.Module], image: Tensor, tta: Tta) -> np.ndarray:
     with torch.no_grad(), engine.autocast():
-        each = [average(lambda view, model=model: task.probs(model, view), image, tta) for model in models]  # type: ignore[misc]
+        each = [average(partial(task.probs, model), image, tta) for model in models]
     return torch.stack(each).mean(0).clamp(0, 1).cpu().numpy().astype(np.float16)

@@ -17,10 +17,10 @@ from l4s import log, rundir, tiles
 from l4s.errors import DataError, RunError
 from l4s.recipe import fingerprint
 from l4s.scene.raster import Grid, open_scene, read_tags, reading, write_cog
-from l4s.scene.result import MASK, NODATA, PROBABILITY, SCALE, first_code
+from l4s.scene.result import KIND, MASK, NODATA, PROBABILITY, RUN, SCALE, STEP, first_code
 
 BLOCK_ROWS = 512  # rows of the finished raster that are cut into a mask at a time
-RUN, KIND, STEP, THRESHOLD = "L4S_RUN", "L4S_KIND", "L4S_STEP", "L4S_THRESHOLD"  # tags of the rasters
+THRESHOLD = "L4S_THRESHOLD"  # the tag of a mask that says where it was cut
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,17 @@ def join(out: Path, plan: Plan) -> None:
             log.info(f"joining {len(plan.firsts)} parts into {out}")
             tags = {RUN: plan.fingerprint, KIND: plan.kind, STEP: str(plan.step)}
             rows = (_load(out, plan, place)[None] for place in range(len(plan.firsts)))
-            about = {"dtype": "uint8", "nodata": NODATA, "bands": [PROBABILITY], "scale": SCALE}
-            write_cog(out, plan.grid, rows, tags=tags, work=folder_of(out), **about)  # type: ignore[arg-type]
+            write_cog(
+                out,
+                plan.grid,
+                rows,
+                dtype="uint8",
+                nodata=NODATA,
+                bands=[PROBABILITY],
+                scale=SCALE,
+                tags=tags,
+                work=folder_of(out),
+            )
             rundir.reached("scene.joined")
         complete(out, plan.fingerprint, plan.threshold)
 
@@ -184,8 +193,7 @@ def _write_mask(out: Path, made: str, threshold: float, work: Path | None) -> No
         return
     tags = {RUN: key, KIND: "mask", STEP: read_tags(out)[STEP], THRESHOLD: str(threshold)}
     grid, rows = open_scene(out).grid, _masked(out, threshold)
-    about = {"dtype": "uint8", "nodata": NODATA, "bands": [MASK], "overviews": "mode"}
-    write_cog(path, grid, rows, tags=tags, work=work, **about)  # type: ignore[arg-type]
+    write_cog(path, grid, rows, dtype="uint8", nodata=NODATA, bands=[MASK], overviews="mode", tags=tags, work=work)
     rundir.reached("scene.mask")
 
 
