@@ -67,7 +67,8 @@ def test_a_scene_is_what_a_slow_loop_over_windows_says(scene_run, tmp_path, stri
     assert left_in(tmp_path) == ["o-mask.tif", "o.tif", "s.tif"]
 
 
-def test_rasters_say_what_they_are(scene_run, tmp_path):
+def test_rasters_say_what_they_are(scene_run, tmp_path, monkeypatch):
+    says(monkeypatch, lambda image: torch.sigmoid(image[:, 0]))
     scene = write_scene(tmp_path / "s.tif", noise())
     found = run_on(scene_run, scene, tmp_path / "o.tif", threshold=0.5)
     tags = read_tags(tmp_path / "o.tif")
