@@ -11,8 +11,10 @@ import numpy as np
 
 from l4s import log, rundir
 from l4s.data.domain import Domain, affine, open_domain
+from l4s.data.folders import picture_layout
 from l4s.data.probs import ProbFile, open_probs
 from l4s.data.readers import IMAGE_FOLDERS
+from l4s.embed import embed, open_embeddings
 from l4s.engine import Engine, start_engine
 from l4s.ensemble import ensemble
 from l4s.errors import RecipeError, RunError, did_you_mean
@@ -48,8 +50,10 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
 
     Args:
         run: a run directory; of the data it was made with, nothing is needed.
-        images: a folder of `image_N.h5`, or one that holds them in `img/`; with `use.split`, a whole data folder.
-        out: the file to write, `(N, H, W)` float16 in [0, 1]. Made already, with the same run and images: kept.
+        images: a folder of `image_N.h5`, or one that holds them in `img/`, or of pictures; with `use.split`, a whole data
+            folder.
+        out: the file to write, `(N, H, W)` float16 in [0, 1], ragged where the run fits patches of varying size. Made
+            already, with the same run and images: kept.
 
     Raises:
         DataError: images are missing, broken, or have other bands than the run's.
@@ -69,6 +73,9 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
     log.info(f"round {number}, {len(members)} members, {len(domain)} patches, tta {tta}")
     parts = out.with_name(out.name + ".members")
     views = {name: View(domain, domain.predicted, *pair) for name, pair in affines.items()}
+    for member in members:
+        embeddings = _embeddings(engine, plan, number, member, domain, use.normalise, parts)
+        views[member.name] = replace(views[member.name], embeddings=embeddings)
     made = [_predict(engine, plan, number, member, views[member.name], parts, cast(Tta, tta)) for member in members]
     if engine.main:
         every = plan.recipe.ensemble.weights
@@ -121,12 +128,17 @@ def finished_round(plan: Plan, round_: int | None, group: str | None) -> int:
 def _open(plan: Plan, images: Path, split: str, machine: Machine) -> Domain:
     """The new images as a domain, read as the run's first source was."""
     source = plan.recipe.domain[plan.recipe.domains("source")[0]]
+    # of a data set whose splits are drawn, the test patches are those that the run did not train on
+    drawn = source.split_seed if source.split_seed and images.is_dir() and picture_layout(images) == "bijie" else 0
     config = DomainConfig(
         role="eval",
         split=split,
+        layout="bijie" if drawn else "auto",
+        split_seed=drawn,
         positive=source.positive,
         ignore=source.ignore,
         cut=source.cut,
+        fit=source.fit,
         share_stats=source.share_stats,
     )
     folder = (images / split).resolve()
@@ -137,7 +149,7 @@ def _open(plan: Plan, images: Path, split: str, machine: Machine) -> Domain:
 def _affine(plan: Plan, domain: Domain, member: Member, normalise: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift, (N, C) each, of the new images under a member's normalisation."""
     mode = cast(Normalise, known("normalise", normalise or member.config.normalise, get_args(Normalise)))
-    sources = [_stored(plan, name, domain) for name in plan.recipe.domains("source")] if mode == "source" else []
+    sources = [_stored(plan, name, domain) for name in plan.recipe.sources(member.config)] if mode == "source" else []
     return affine(domain, mode, sources, member.config.patch_blend)
 
 
@@ -171,6 +183,23 @@ def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View
         models = adapt_member(engine, task, models, member, view, batch)
     out = folder / f"{member.name}.h5"
     return predict(engine, task, models, view, out, member=member.name, fingerprint="", tta=tta, batch=batch)
+
+
+def _embeddings(
+    engine: Engine, plan: Plan, number: int, member: Member, domain: Domain, normalise: str | None, folder: Path
+) -> np.ndarray | None:
+    """What the member in `features` says of the new images; None where there is none."""
+    first = plan.feature_member(member)
+    if first is None:
+        return None
+    path = folder / f"{first.name}.npy"
+    if engine.main and not path.is_file():
+        files = weights(plan.run.member(number, first.name))[:1]
+        (model,) = trained_member(plan.recipe, first, number, files, engine)
+        row = norm_row(plan.recipe, first, number, "")
+        embed(engine, model, View(domain, domain.predicted, *_affine(plan, domain, first, normalise), row), path)
+    engine.wait()
+    return open_embeddings(path)
 
 
 def _key(

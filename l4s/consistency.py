@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from l4s.data.sampler import share_rows
 from l4s.errors import RecipeError, did_you_mean
 from l4s.models import ANSWERS, check_options
+from l4s.models.siamese import joined_channels
 from l4s.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PLAIN = re.compile(r"\w[\w.-]*")
 WITHOUT_LABELS = ("score",)  # tasks that learn nothing; "anomaly" has an option for it
+GIVES_EMBEDDINGS, JOINS_EMBEDDINGS = "siamese", "pair_cnn"
 RESERVED = re.compile(r"(ensemble|pseudo)(-.*)?")  # folders of a round that are no members
 
 
@@ -39,6 +41,7 @@ def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
         *_ensemble(recipe, members),
         *_submit(recipe),
         *_tasks(recipe, members),
+        *_features(members),
     ):
         raise RecipeError(f"{where}: {problem}")
     for member in members:
@@ -124,16 +127,36 @@ def _submit(recipe: Recipe) -> Iterator[str]:
 
 def _tasks(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
     """Masks are what segmentation alone answers in, and what every task but one needs."""
-    bare = [name for name in recipe.domains("source") if not recipe.domain[name].labelled]
     tasks = {member.name: _answers(member) for member in members}
     for member in members:
         task = tasks[member.name]
         if recipe.rounds and task != "segment":
             yield f"member {member.name!r} has task {task!r}, which pseudo labels of pixels cannot train: rounds = 0"
+        bare = [name for name in recipe.sources(member.config) if not recipe.domain[name].labelled]
         if bare and member.config.task.options.get("use_labels", task not in WITHOUT_LABELS):
             yield f"member {member.name!r} trains with labels, but domain {bare[0]} has labelled = false"
     if recipe.submit and {*tasks.values()} != {"segment"}:
         yield "[submit] packs masks, which members with task = 'segment' alone predict: leave it out"
+
+
+def _features(members: Sequence[Member]) -> Iterator[str]:
+    """Embeddings come from a siamese network of the recipe, and go into a network that has room for them."""
+    named = {f"member:{member.name}": member for member in members}
+    for member in members:
+        room = member.config.model.options.get("embedding", 0) if member.config.model.name == JOINS_EMBEDDINGS else 0
+        if member.features is None and not room:
+            continue
+        first = named.get(member.features or "")
+        if first is None or first.config.model.name != GIVES_EMBEDDINGS:
+            yield (
+                f"member {member.name!r} has features = {member.features!r} and room for {room} channels of them: name a "
+                f'member of model {GIVES_EMBEDDINGS!r}, as "member:x", or leave both out'
+            )
+        elif room != (given := joined_channels(**first.config.model.options)):
+            yield (
+                f"member {member.name!r} has room for {room} channels of embeddings and {first.name!r} gives {given}: it "
+                f"needs model {JOINS_EMBEDDINGS!r} with embedding = {given}"
+            )
 
 
 def _member(recipe: Recipe, member: Member) -> Iterator[str]:
@@ -145,7 +168,13 @@ def _member(recipe: Recipe, member: Member) -> Iterator[str]:
     answers = _answers(member)
     if config.task.name != answers and config.task.name in ("segment", *ANSWERS.values()):
         yield f"model {config.model.name!r} answers to task {answers!r}, not {config.task.name!r}: set task = {answers!r}"
-    open_sources = [name for name in recipe.domains("source") if recipe.domain[name].holdout.by == "none"]
+    if unknown := [name for name in config.source if name not in recipe.domains("source")]:
+        yield f"source {unknown[0]!r} is no source domain{did_you_mean(unknown[0], recipe.domains('source'))}"
+    if unknown := [name for name in config.predicts if name not in recipe.domain]:
+        yield f"predicts {unknown[0]!r}{did_you_mean(unknown[0], recipe.domain)}"
+    if config.train.mixup and answers != "segment":
+        yield f"train.mixup makes soft labels of pixels, which task {answers!r} does not learn from: leave it out"
+    open_sources = [name for name in recipe.sources(config) if recipe.domain[name].holdout.by == "none"]
     if config.train.evaluate_every and open_sources:
         yield f"train.evaluate_every scores on held-out patches, but domain.{open_sources[0]} has no holdout"
     rows = share_rows(config.train.batch, config.train.target_share)

@@ -31,7 +31,7 @@ def ensemble(
     with write_probs(
         out,
         ids=first.ids,
-        shape=first.shape,
+        shape=first.plan,
         member="ensemble",
         fingerprint=fingerprint,
         domain=first.domain,
@@ -41,14 +41,20 @@ def ensemble(
     ) as writer:
         for start in range(0, len(first), BLOCK):
             stop = min(start + BLOCK, len(first))
-            blocks = [probs.read(start, stop).astype(np.float32) for probs in inputs]
-            mean = sum(part * block for part, block in zip(share, blocks, strict=True))
-            writer.put(start, np.clip(mean, 0, 1))
+            each = zip(*(probs.block(start, stop) for probs in inputs), strict=True)
+            means = [_mean(values, share) for values in each]
+            writer.put(start, means if first.ragged else means[0])
             rundir.reached("ensemble.put")
 
 
+def _mean(values: Sequence[np.ndarray], share: Sequence[float]) -> np.ndarray:
+    mean = sum(part * each.astype(np.float32) for part, each in zip(share, values, strict=True))
+    return np.asarray(np.clip(mean, 0, 1))
+
+
 def _refuse_misfit(first: ProbFile, other: ProbFile) -> None:
-    for what in ("kind", "domain", "tta", "shape", "extra"):
+    uniform = () if first.ragged or other.ragged else ("shape",)
+    for what in ("kind", "domain", "tta", *uniform, "extra"):
         ours, theirs = getattr(first, what), getattr(other, what)
         if ours != theirs:
             raise DataError(f"cannot ensemble {first.path} and {other.path}: {what} {ours!r} is not {theirs!r}")
@@ -56,6 +62,12 @@ def _refuse_misfit(first: ProbFile, other: ProbFile) -> None:
         odd = sorted(set(first.ids) ^ set(other.ids))[:3]
         what = f"only one of them holds {', '.join(odd)}" if odd else "their patches stand in another order"
         raise DataError(f"cannot ensemble {first.path} and {other.path}: {what}")
+    for name, ours, theirs in zip(first.ids, first.shapes, other.shapes, strict=True):
+        if ours != theirs or first.ragged != other.ragged:
+            raise DataError(
+                f"cannot ensemble {first.path} and {other.path}: patch {name} is {ours} in one and {theirs} in the other, "
+                "or patches vary in size in one file only"
+            )
 
 
 def _shares(members: Sequence[str], weights: Mapping[str, float] | None) -> list[float]:

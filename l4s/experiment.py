@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from l4s.data.domain import Domain, affine
+from l4s.data.labels import READ_WHOLE
 from l4s.engine import Engine
 from l4s.errors import RecipeError, RunError
 from l4s.load import Member, expand
@@ -43,15 +44,21 @@ class Experiment:
         """What can be said without the data."""
         return Plan(self.run, self.recipe, self.members)
 
-    def source(self) -> list[Domain]:
-        return [self.domains[name] for name in self.recipe.domains("source")]
+    def source(self, member: Member) -> list[Domain]:
+        """The source domains that a member trains on."""
+        return [self.domains[name] for name in self.recipe.sources(member.config)]
 
     def target(self) -> list[Domain]:
         return [self.domains[name] for name in self.recipe.domains("target")]
 
-    def predicted(self) -> list[Domain]:
-        """Domains that are predicted: targets, eval domains and held-out sources."""
-        return [domain for domain in self.domains.values() if len(domain.predicted)]
+    def predicted(self, *members: Member) -> list[Domain]:
+        """Domains that are predicted by all of these members: targets, eval domains and held-out sources."""
+        names = self.plan.predicted(*members)
+        return [domain for domain in self.domains.values() if len(domain.predicted) and domain.name in names]
+
+    def feature_member(self, member: Member) -> Member | None:
+        """The member whose embeddings follow the bands; None where there are none."""
+        return self.plan.feature_member(member)
 
     def round(self, number: int) -> Round:
         """What the recipe says of a round."""
@@ -84,7 +91,7 @@ class Experiment:
 
     def affine(self, domain: Domain, member: Member) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift, (N, C) float32 each, of a domain's cached values as a member sees them."""
-        return affine(domain, self.mode(domain, member), self.source(), member.config.patch_blend)
+        return affine(domain, self.mode(domain, member), self.source(member), member.config.patch_blend)
 
     def mode(self, domain: Domain, member: Member) -> Normalise:
         """The normalisation of a domain: its own word, else the member's."""
@@ -105,14 +112,25 @@ class Experiment:
 
     def _fit_key(self, member: Member, number: int) -> str:
         # keys at their defaults are left out, so that a key added later does not redo what was made without it
-        unread = {"grid", "needs", "init", "normalise", "patch_blend", "adabn", "ensemble"}
+        unread = {
+            "source",
+            "features",
+            "predicts",
+            "grid",
+            "needs",
+            "init",
+            "normalise",
+            "patch_blend",
+            "adabn",
+            "ensemble",
+        }
         learnt = member.config.model_copy(update={"task": _options(member.config.task, AFTERWARDS, False)})
         config = learnt.model_dump(mode="json", exclude=unread, exclude_defaults=True)
         if number == 0 and "train" in config:
             config["train"] = {key: value for key, value in config["train"].items() if key not in ROUND_KEYS}
-        reads = [self.describe(domain, member, domain.train) for domain in self.source()]
+        reads = [self.describe(domain, member, domain.train) for domain in self.source(member)]
         if member.config.train.keep:
-            reads += [self.describe(domain, member, domain.heldout) for domain in self.source()]
+            reads += [self.describe(domain, member, domain.heldout) for domain in self.source(member)]
         if number:
             reads += [self.describe(domain, member, domain.train) for domain in self.target()]
         return fingerprint(
@@ -127,7 +145,19 @@ class Experiment:
                 else [],
                 "init": [_content(path) for path in self.initial(member, number)],
             }
+            | self._embeddings(member, number, [*self.source(member), *(self.target() if number else ())])
         )
+
+    def _embeddings(self, member: Member, number: int, domains: Sequence[Domain]) -> dict[str, list[str]]:
+        """What a step depends on that reads the embeddings of another member; nothing where there are none."""
+        first = self.feature_member(member)
+        return {"features": [self.embed_key(first, number, domain) for domain in domains]} if first else {}
+
+    def embed_key(self, member: Member, number: int, domain: Domain) -> str:
+        """Fingerprint of a trained member's embeddings of all patches of a domain."""
+        reads = self.describe(domain, member, np.arange(len(domain)))
+        norm = norm_row(self.recipe, member, number, domain.name) if member.config.norm == "domain" else 0
+        return fingerprint({"step": "embed", "fit": self.fit_key(member, number), "reads": reads, "norm": norm})
 
     def initial(self, member: Member, number: int) -> list[Path]:
         """The file of weights that a member starts from; empty for its builder's own."""
@@ -154,7 +184,7 @@ class Experiment:
             about["norm"] = norm_row(self.recipe, member, number, domain.name)
         if adapts(member, domain.config):
             about["adabn"] = self.recipe.predict.batch  # each batch passes normalised by itself
-        return fingerprint(about)
+        return fingerprint(about | self._embeddings(member, number, [domain]))
 
     def ensemble_key(self, members: Sequence[Member], number: int, domain: Domain, tta: Tta) -> str:
         """Fingerprint of averaging members' predictions of a domain."""
@@ -191,10 +221,22 @@ def open_experiment(recipe: Recipe, engine: Engine, run: RunDir, domains: Mappin
         RecipeError: a round has nobody to label its targets.
     """
     x = Experiment(recipe, engine, run, domains, expand(recipe))
+    for member in x.members:
+        _refuse_patch_labels(member, x.source(member))
     for number in range(1, recipe.rounds + 1):
         for group in x.grouped(x.trained(number)):
             x.labellers(number, group)
     return x
+
+
+def _refuse_patch_labels(member: Member, source: Sequence[Domain]) -> None:
+    if member.config.task.name in READ_WHOLE:
+        return
+    if named := [domain.name for domain in source if domain.by_patch]:
+        raise RecipeError(
+            f"member.{member.base} has task {member.config.task.name!r}, which learns from pixels, but in domain {named[0]} "
+            "whole patches are labelled (labels.csv): give it masks, or leave it to task = 'classify'"
+        )
 
 
 def weights(folder: Path) -> list[Path]:

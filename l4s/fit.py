@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from l4s.data.dataset import Batch, Slice, Steps, batches
 from l4s.engine import Engine
 from l4s.errors import RunError
 from l4s.models.norm import settle_bn
-from l4s.optim import build_optimizer, factor
-from l4s.recipe import Train
+from l4s.optim import build_optimizer, encoder_parameters, factor
+from l4s.recipe import Judge, Train
 from l4s.state import Progress, load_state, save_state, save_weights
 from l4s.tasks import Task
 from l4s.tasks.segment import At
@@ -30,7 +30,11 @@ EARLIER_STATE = "last.safetensors"
 
 @dataclass(frozen=True)
 class Job:
-    """What `fit` trains, and where: `evaluate(model, step)` is the F1 on the held-out source, from a file."""
+    """What `fit` trains, and where.
+
+    `evaluate(model, step)` gives the scores on the held-out source by name, from a file: F1, and what `train.keep_by` and
+    `train.stop_by` name.
+    """
 
     name: str
     task: Task
@@ -39,14 +43,14 @@ class Job:
     train: Train
     seed: int
     folder: Path
-    evaluate: Callable[[nn.Module, int], float]
+    evaluate: Callable[[nn.Module, int], Mapping[str, float]]
 
 
 def fit(engine: Engine, job: Job) -> list[Path]:
     """Train a member to its last step, from where an earlier run of the same command left it.
 
     Returns:
-        The files of weights: the last ones, or the best `keep` by F1 on the held-out source. A network without
+        The files of weights: the last ones, or the best `keep` by a score on the held-out source. A network without
         parameters has an empty one, and takes no step.
 
     Raises:
@@ -135,6 +139,9 @@ def train_step(
             terms = job.task.loss(model, batch, at)
         engine.backward(terms["loss"] / train.accumulate)
         total = {k: v.detach() / train.accumulate + total.get(k, 0.0) for k, v in terms.items()}
+    if at.step < train.freeze:
+        for parameter in encoder_parameters(model.named_parameters()):
+            parameter.grad = None  # the optimiser then passes it by
     if train.clip:
         nn.utils.clip_grad_norm_(model.parameters(), train.clip)
     optimiser.step()
@@ -182,9 +189,9 @@ class Interval:
         """Write the line; returns its short form for the display."""
         note = f"loss {line['loss']:.4f}  {line['patches_per_s']:.0f} patches/s"
         if progress.evaluations:
-            step, f1 = progress.evaluations[-1]
-            note += f"  F1 {f1:.3f} at {step}"
-            line |= {"heldout_f1": f1} if step == progress.step else {}
+            step, scores = progress.evaluations[-1]
+            note += f"  F1 {scores['f1']:.3f} at {step}"
+            line |= {f"heldout_{name}": value for name, value in scores.items()} if step == progress.step else {}
         if self.engine.main:
             with (self.job.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -215,7 +222,7 @@ def _settle(engine: Engine, job: Job, model: nn.Module, steps: Steps) -> None:
 def _evaluate(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> None:
     """Score the held-out source, and keep the weights while they are among the best."""
     engine.share_buffers(model)
-    progress.evaluations.append((progress.step, job.evaluate(model.eval(), progress.step)))
+    progress.evaluations.append((progress.step, dict(job.evaluate(model.eval(), progress.step))))
     if engine.main and progress.step in _best(progress, job.train):
         save_weights(_kept(job, progress.step), model)
 
@@ -233,17 +240,22 @@ def _kept(job: Job, step: int) -> Path:
 
 
 def _best(progress: Progress, train: Train) -> list[int]:
-    """Steps of the best `keep` evaluations, the best first; the earlier of equals."""
-    ranked = sorted(progress.evaluations, key=lambda entry: (-entry[1], entry[0]))
-    return [step for step, _ in ranked[: train.keep]]
+    """Steps of the best `keep` evaluations, the best first."""
+    return _ranked(progress, train.keep_by)[: train.keep]
+
+
+def _ranked(progress: Progress, judge: Judge) -> list[int]:
+    """Steps of the evaluations, the best first; the earlier of equals. Of losses the lowest is the best."""
+    sign = 1 if judge == "loss" else -1
+    return [step for step, _ in sorted(progress.evaluations, key=lambda entry: (sign * entry[1][judge], entry[0]))]
 
 
 def _stale(progress: Progress, train: Train) -> bool:
-    """Has F1 on the held-out source not risen for `patience` evaluations?"""
+    """Has the score that stops training not become better for `patience` evaluations?"""
     if not train.patience or not progress.evaluations:
         return False
     steps = [step for step, _ in progress.evaluations]
-    best = steps.index(_best(progress, train)[0])
+    best = steps.index(_ranked(progress, train.stop_by)[0])
     return len(steps) - 1 - best >= train.patience
 
 

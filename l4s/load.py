@@ -7,7 +7,7 @@ import json
 import tomllib
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ class Member:
     config: MemberConfig
     needs: tuple[str, ...]  # names of expanded members that must be trained first
     init: str | None  # "member:<expanded name>", "run:...", or a file
+    features: str | None = None  # "member:<expanded name>"
 
 
 def recipe_folder() -> Path:
@@ -214,7 +215,7 @@ def _expand_grid(base: str, config: MemberConfig, where: str) -> Iterator[Member
             _assign(cell, key, value)
         name = "-".join((base, _cell_name(axes))) if axes else base
         checked = validate(MemberConfig, cell, f"{where}: member.{base}.grid")
-        yield Member(name, base, axes, checked, checked.needs, checked.init)
+        yield Member(name, base, axes, checked, checked.needs, checked.init, checked.features)
 
 
 def _cells(axes: Mapping[str, Collection[Any]], where: str) -> Iterator[dict[str, Any]]:
@@ -237,20 +238,18 @@ def _cell_name(axes: Mapping[str, Any], named: Collection[str] = ()) -> str:
 
 
 def _link(draft: Member, drafts: Sequence[Member], where: str) -> Member:
-    """Resolve `needs` and `init = "member:x"` to the expanded members that agree on the axes they share."""
-    init_base = draft.init.removeprefix("member:") if draft.init and draft.init.startswith("member:") else None
-    needs = {
-        base: _agreeing(draft, base, drafts, where) for base in (*draft.needs, *([init_base] if init_base else []))
-    }
-    init = draft.init
-    if init_base:
-        if len(needs[init_base]) != 1:
-            raise RecipeError(
-                f"{where}: member.{draft.base}.init {init_base!r} stands for {len(needs[init_base])} members"
-            )
-        init = f"member:{needs[init_base][0]}"
-    flat = tuple(dict.fromkeys(name for names in needs.values() for name in names))
-    return Member(draft.name, draft.base, draft.axes, draft.config, flat, init)
+    """Resolve `needs`, and `init` and `features` of "member:x", to the expanded members that agree on the axes they share."""
+    needs = [name for base in draft.needs for name in _agreeing(draft, base, drafts, where)]
+    links = {"init": draft.init, "features": draft.features}
+    for key, wanted in links.items():
+        if wanted and wanted.startswith("member:"):
+            found = _agreeing(draft, wanted.removeprefix("member:"), drafts, where)
+            if len(found) != 1:
+                base = wanted.removeprefix("member:")
+                raise RecipeError(f"{where}: member.{draft.base}.{key} {base!r} stands for {len(found)} members")
+            links[key] = f"member:{found[0]}"
+            needs += found
+    return replace(draft, needs=tuple(dict.fromkeys(needs)), init=links["init"], features=links["features"])
 
 
 def _agreeing(draft: Member, base: str, drafts: Sequence[Member], where: str) -> list[str]:

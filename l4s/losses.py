@@ -86,12 +86,31 @@ def dice(logits: Tensor, target: Tensor, weight: Tensor, *, smooth: float = 1.0)
         return (either - 2.0 * both) / (either + smooth)
 
 
+def batch_softmax(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy of a softmax over the whole batch: `-sum(w t log softmax(logits))`, a ranking and no classifier.
+
+    What the released code of Böhm 2022 minimises in stage 1, because it hands one logit a chip to a loss of classes
+    (methods E2); here to reproduce it. Logits are only compared with each other, so no threshold means anything, and a
+    batch without landslides costs nothing. Shapes as in `bce`.
+
+    Raises:
+        RunError: the shapes do not belong together.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        values, truth, valid = prepare(logits, target, weight)
+        used = valid > 0
+        lowest = torch.finfo(values.dtype).min
+        logs = torch.where(used, values, values.new_full((), lowest)).flatten().log_softmax(0).view_as(values)
+        return -(valid * truth * torch.where(used, logs, values * 0)).sum()
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "bce": bce,
     "soft_ce": soft_ce,
     "dice": dice,
     "lovasz": lovasz,
     "ohem": ohem,
+    "batch_softmax": batch_softmax,
 }
 
 

@@ -30,7 +30,7 @@ def norm_domains(recipe: Recipe, member: Member, number: int) -> list[str]:
     """
     if member.config.norm == "batch":
         return [TRAINED]
-    return [*recipe.domains("source"), *(recipe.domains("target") if number else ())]
+    return [*recipe.sources(member.config), *(recipe.domains("target") if number else ())]
 
 
 def build_member(recipe: Recipe, member: Member, domains: Sequence[str], pretrained: bool) -> nn.Module:

@@ -105,6 +105,17 @@ def average_precision(counts: np.ndarray) -> float:
     return float((counts[1] * (tp / np.maximum(positive, 1))).sum() / total)
 
 
+def cross_entropy(counts: np.ndarray) -> float:
+    """Mean cross entropy in nats; 0 where none was counted.
+
+    Stored values of 0 and 1 stand for all that was rounded to them, and count as half a step of float16 away.
+    """
+    values = np.clip(CODE_VALUES, CODE_VALUES[1] / 2, 1 - (1 - CODE_VALUES[-2]) / 2)
+    background, landslide = counts
+    total = -(background * np.log1p(-values) + landslide * np.log(values)).sum()
+    return float(total / max(int(counts.sum()), 1))
+
+
 def auroc(counts: np.ndarray) -> float | None:
     """Probability that a landslide pixel has a higher value than one of the background, ties half; None without both.
 

@@ -153,6 +153,22 @@ def factor(name: str, step: int, total: int, warmup: int = 0, **options: Any) ->
     return schedule(step, total, warmup, **options)
 
 
+def encoder_parameters(params: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:
+    """Those that belong to an encoder: named `encoder.*`, also within what wraps a model.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    found = [param for name, param in params if _of_encoder(name)]
+    if not found:
+        raise RecipeError("train.freeze has no effect: no parameter is named 'encoder.*'; set it to 0")
+    return found
+
+
+def _of_encoder(name: str) -> bool:
+    return name.removeprefix("module.").removeprefix("net.").startswith("encoder.")
+
+
 def _groups(
     params: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float, encoder_lr_factor: float
 ) -> list[dict[str, Any]]:
@@ -162,7 +178,7 @@ def _groups(
     }
     for name, param in params:
         if param.requires_grad:
-            split[name.removeprefix("net.").startswith("encoder."), param.ndim > 1].append(param)
+            split[_of_encoder(name), param.ndim > 1].append(param)
     if not any(split.values()):
         raise RecipeError("nothing to train: the model has no parameters, or all of them are frozen")
     if encoder_lr_factor != 1.0 and not (split[True, True] or split[True, False]):

@@ -38,13 +38,18 @@ class Plan:
                 return number - 1
         return self.recipe.rounds
 
-    def predicted(self) -> list[str]:
-        """Domains that are predicted: targets, eval domains and held-out sources."""
-        return [name for name, d in self.recipe.domain.items() if d.role != "source" or d.holdout.by != "none"]
+    def predicted(self, *members: Member) -> list[str]:
+        """Domains that are predicted by all of these members: targets, eval domains and held-out sources."""
+        names = [name for name, d in self.recipe.domain.items() if d.role != "source" or d.holdout.by != "none"]
+        return [name for name in names if all(name in (m.config.predicts or names) for m in members)]
 
     def tta(self, domain: str) -> tuple[Tta, ...]:
         """The test-time augmentations a domain is predicted under."""
         return self.recipe.domain[domain].tta or self.recipe.predict.tta
+
+    def feature_member(self, member: Member) -> Member | None:
+        """The member whose embeddings follow the bands; None where there are none."""
+        return next((other for other in self.members if f"member:{other.name}" == member.features), None)
 
     def group(self, member: Member) -> str:
         """The ensemble a member belongs to; "" where there is one.
@@ -67,9 +72,9 @@ class Plan:
             groups.setdefault(self.group(member), []).append(member)
         return groups
 
-    def probs(self, folder: Path) -> dict[tuple[str, Tta], Path]:
-        """The ProbFile that a member's or an ensemble's folder should hold for each domain and augmentation."""
-        return {(d, tta): self.run.probs(folder, d, tta) for d in self.predicted() for tta in self.tta(d)}
+    def probs(self, folder: Path, *members: Member) -> dict[tuple[str, Tta], Path]:
+        """The ProbFile that the folder of a member, or of an ensemble of several, should hold for each domain and view."""
+        return {(d, tta): self.run.probs(folder, d, tta) for d in self.predicted(*members) for tta in self.tta(d)}
 
 
 def with_steps(member: Member, steps: int) -> Member:

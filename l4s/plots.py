@@ -10,6 +10,7 @@ import numpy as np
 from l4s.data.bands import Bands
 from l4s.data.classes import Classes
 from l4s.data.domain import Domain
+from l4s.data.fitting import restore
 from l4s.data.labels import patch_label
 from l4s.data.probs import ProbFile
 from l4s.data.readers import read_image, read_mask
@@ -40,18 +41,22 @@ def draw_patches(
     The prediction is coloured by its errors where the truth is known; that of a whole patch by its label.
 
     Args:
-        probs: (N, H, W) values of patches of `domain`, or (N,).
+        probs: (N, H, W) values of patches of `domain`, or (N,), or each at its own size.
         rows: which patches, as positions in `probs`.
         notes: a text beside each patch's id.
     """
     place = {patch.id: row for row, patch in enumerate(domain.patches)}
     where = [place[probs.ids[row]] for row in rows]
-    images, band = displayed(np.asarray(domain.cache.images[where], np.float32), domain.bands.rgb_index)
-    values = [np.broadcast_to(probs.patch(row), images.shape[1:3]) for row in rows]  # one value a patch, or a map
-    truths = [domain.cache.masks[row] if domain.cache.labelled[row] else None for row in where]
+    fitted, band = displayed(np.asarray(domain.cache.images[where], np.float32), domain.bands.rgb_index)
+    images = [own_size(image, domain, row) for image, row in zip(fitted, where, strict=True)]
+    values = [
+        np.broadcast_to(probs.patch(row), image.shape[:2])  # one value a patch, or a map
+        for image, row in zip(images, rows, strict=True)
+    ]
+    truths = [domain.cache.mask(row) if domain.cache.labelled[row] else None for row in where]
     columns: dict[str, list[np.ndarray]] = {
-        "image" if band is None else domain.bands.names[band]: list(images),
-        "truth": [_truth(mask) for mask in truths],
+        "image" if band is None else domain.bands.names[band]: images,
+        "truth": [truth_picture(mask) for mask in truths],
         probs.kind: values,
         f"prediction ({threshold:.3g})": [
             painted(value, _known(mask, probs), threshold) for value, mask in zip(values, truths, strict=True)
@@ -60,16 +65,38 @@ def draw_patches(
     labelled = any(mask is not None for mask in truths)
     if not labelled:
         del columns["truth"]
-    figure, axes = _grid(len(rows), len(columns))
+    names = ["\n".join((probs.ids[row], *notes[line : line + 1])) for line, row in enumerate(rows)]
+    return draw_tiles(out, columns, names, legend=labelled)
+
+
+def draw_tiles(
+    out: Path, columns: Mapping[str, Sequence[np.ndarray]], names: Sequence[str], *, legend: bool = False
+) -> Path:
+    """A table of pictures: columns under their titles, lines with their names.
+
+    Args:
+        columns: (H, W, 3) colours, or (H, W) values; of the columns "probability" and "score" on a scale of colours.
+        legend: explain the colours of `painted`.
+    """
+    figure, axes = _grid(len(names), len(columns))
     for column, (head, tiles) in enumerate(columns.items()):
         for line, tile in enumerate(tiles):
             axes[line][column].imshow(tile, **_look(head, tiles), interpolation="nearest")
         axes[0][column].set_title(head, fontsize=8)
-    for line, row in enumerate(rows):
-        axes[line][0].set_ylabel("\n".join((probs.ids[row], *notes[line : line + 1])), fontsize=7)
-    if labelled:
+    for line, name in enumerate(names):
+        axes[line][0].set_ylabel(name, fontsize=7)
+    if legend:
         _legend(figure)
-    return _save(figure, out)
+    return save_figure(figure, out)
+
+
+def own_size(image: np.ndarray, domain: Domain, row: int) -> np.ndarray:
+    """A picture (side, side, 3) of a patch at the patch's own size, (H, W, 3)."""
+    if domain.fitting is None:
+        return image
+    height, width = domain.shapes[row].tolist()
+    bands = [restore(np.ascontiguousarray(image[..., k]), (height, width), domain.fitting) for k in range(3)]
+    return np.asarray(np.clip(np.stack(bands, axis=-1), 0, 1))
 
 
 def draw_panels(out: Path, panels: Mapping[str, np.ndarray], longest: float = 3.4) -> Path:
@@ -91,7 +118,7 @@ def draw_panels(out: Path, panels: Mapping[str, np.ndarray], longest: float = 3.
         axis.set_title(title, fontsize=8)
         axis.set_xticks([])
         axis.set_yticks([])
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
 def draw_statistics(out: Path, surveys: Sequence[Survey]) -> Path:
@@ -111,7 +138,7 @@ def draw_statistics(out: Path, surveys: Sequence[Survey]) -> Path:
     axes.tick_params(axis="y", labelsize=8)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.legend(fontsize=7, frameon=False)
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
 def draw_classes(out: Path, classes: Classes, bands: Bands, count: int = 4) -> Path:
@@ -138,7 +165,7 @@ def draw_classes(out: Path, classes: Classes, bands: Bands, count: int = 4) -> P
     axes[-1].tick_params(labelsize=7)
     axes[-1].set_yticks([])
     axes[-1].margins(y=0.15)  # room for the numbers
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
 def displayed(images: np.ndarray, rgb: Sequence[int]) -> tuple[np.ndarray, int | None]:
@@ -171,7 +198,8 @@ def painted(values: np.ndarray, mask: np.ndarray | None, threshold: float) -> np
     return _painted(found.shape, colours | {IGNORED: mask == 255})
 
 
-def _truth(mask: np.ndarray | None) -> np.ndarray:
+def truth_picture(mask: np.ndarray | None) -> np.ndarray:
+    """A mask in colours, (H, W, 3) uint8; one grey pixel where it is not known."""
     if mask is None:
         return np.full((1, 1, 3), IGNORED, np.uint8)
     return _painted(mask.shape, {BACKGROUND: mask == 0, HIT: mask == 1, IGNORED: mask == 255})
@@ -220,7 +248,8 @@ def _legend(figure: "Figure") -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7, frameon=False)
 
 
-def _save(figure: "Figure", out: Path) -> Path:
+def save_figure(figure: "Figure", out: Path) -> Path:
+    """Write a figure as PNG, without the name of the program that drew it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     write_atomic(out, buffer.getvalue())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from l4s import rundir
 from l4s.data.domain import Domain
+from l4s.data.fitting import restore
 from l4s.data.probs import ProbFile, open_probs, write_probs
 from l4s.engine import Engine
 from l4s.models.norm import domain_rows
@@ -24,7 +25,8 @@ class View:
     """A domain as a member sees it.
 
     `rows` are predicted; `scale` and `shift` (N, C) are the affine map of the member's normalisation; `norm` is the
-    place of the running statistics that layers with statistics by domain use.
+    place of the running statistics that layers with statistics by domain use. `embeddings` (N, E, H, W) follow the bands
+    where the member has those of another.
     """
 
     domain: Domain
@@ -32,11 +34,15 @@ class View:
     scale: np.ndarray
     shift: np.ndarray
     norm: int = 0
+    embeddings: np.ndarray | None = None
 
     def images(self, rows: np.ndarray) -> Tensor:
-        """(B, C, H, W) float32 under the member's normalisation."""
+        """(B, C, H, W) float32 under the member's normalisation; (B, C + E, H, W) with embeddings."""
         cached = np.asarray(self.domain.cache.images[rows], np.float32)
-        return torch.from_numpy(cached * self.scale[rows, :, None, None] + self.shift[rows, :, None, None])
+        bands = cached * self.scale[rows, :, None, None] + self.shift[rows, :, None, None]
+        if self.embeddings is not None:
+            bands = np.concatenate([bands, np.asarray(self.embeddings[rows], np.float32)], axis=1)
+        return torch.from_numpy(bands)
 
 
 def predict(
@@ -60,18 +66,23 @@ def predict(
         fingerprint: names the step that makes this file.
 
     Returns:
-        The finished file, `(N, H, W)` float16 in [0, 1], or `(N,)` where the task answers for whole patches.
+        The finished file, `(N, H, W)` float16 in [0, 1], or `(N,)` where the task answers for whole patches. Where patches
+        were fitted to one size it is ragged: each patch at its own size.
     """
     with domain_rows(torch.tensor([view.norm])):
-        mine = [(start, _probs(engine, task, models, images, tta)) for start, images in share(engine, view, batch)]
+        mine = [
+            (start, _stored(view, start, _probs(engine, task, models, images, tta)))
+            for start, images in share(engine, view, batch)
+        ]
     parts = sorted(engine.collect(mine), key=lambda part: part[0])
     if engine.main:
-        shape = (len(view.rows), *parts[0][1].shape[1:])
+        first = parts[0][1]
+        uniform = (len(view.rows), *first.shape[1:]) if isinstance(first, np.ndarray) else None
         ids = view.domain.ids(view.rows)
         with write_probs(
             out,
             ids=ids,
-            shape=shape,
+            shape=uniform or view.domain.shapes[view.rows].tolist(),
             member=member,
             fingerprint=fingerprint,
             domain=view.domain.name,
@@ -97,4 +108,14 @@ def share(engine: Engine, view: View, batch: int) -> Iterator[tuple[int, Tensor]
 def _probs(engine: Engine, task: Task, models: Sequence[nn.Module], image: Tensor, tta: Tta) -> np.ndarray:
     with torch.no_grad(), engine.autocast():
         each = [average(partial(task.probs, model), image, tta) for model in models]
-    return torch.stack(each).mean(0).clamp(0, 1).cpu().numpy().astype(np.float16)
+    return np.asarray(torch.stack(each).mean(0).clamp(0, 1).cpu().numpy())
+
+
+def _stored(view: View, start: int, values: np.ndarray) -> np.ndarray | list[np.ndarray]:
+    """Values of the patches from place `start` on as the file holds them, float16, maps at each patch's own size."""
+    to = view.domain.fitting
+    if to is None or values.ndim == 1:
+        return values.astype(np.float16)
+    shapes = view.domain.shapes[view.rows[start : start + len(values)]].tolist()
+    maps = (restore(np.asarray(value, np.float32), shape, to) for value, shape in zip(values, shapes, strict=True))
+    return [np.clip(each, 0, 1).astype(np.float16) for each in maps]

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from l4s import rundir
+from l4s.data.fitting import Fitting, fit_mask
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
 from l4s.metrics import predicted
@@ -19,7 +20,10 @@ COLLAPSE, EXPLODE = 0.25, 4.0  # of the source's landslide share; outside, a rou
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Labels of target patches: `target` (N, H, W) uint8 in {0, 1}, `weight` (N, H, W) uint8 in {0, 1}, 0 = ignored."""
+    """Labels of target patches: `target` (N, H, W) uint8 in {0, 1}, `weight` (N, H, W) uint8 in {0, 1}, 0 = ignored.
+
+    Where patches are fitted to one size, (H, W) is that size, and padding is ignored.
+    """
 
     ids: tuple[str, ...]
     target: np.ndarray
@@ -43,24 +47,36 @@ def changed(labels: PseudoLabels, before: PseudoLabels) -> float:
     return 1.0 - float(same.mean())
 
 
-def pseudo(probs: ProbFile, config: Pseudo, out: Path, *, fingerprint: str) -> PseudoLabels:
+def pseudo(
+    probs: ProbFile, config: Pseudo, out: Path, *, fingerprint: str, fitting: Fitting | None = None
+) -> PseudoLabels:
     """Label each pixel of `probs` by the thresholds, and write the labels.
 
     Landslide from `config.upper` on; background up to `config.lower`; between them ignored, or background where
-    `config.under_threshold` says so (methods B10).
+    `config.under_threshold` says so (methods B10). Patches of varying size are labelled at their own size, and `fitting`
+    says how the labels come to the size that is trained on, as masks do.
 
     Raises:
         DataError: `probs` holds scores, which no threshold of a probability means anything for.
     """
     if probs.kind != "probability":
         raise DataError(f"{probs.path} holds {probs.kind}s, not probabilities: pseudo labels need probabilities")
-    values = probs.read()
+    if fitting is None:
+        target, weight = _cut(probs.read(), config)
+    else:
+        pairs = [[fit_mask(plane, fitting, fill=0) for plane in _cut(values, config)] for values in probs.patches()]
+        target, weight = (np.stack(planes) for planes in zip(*pairs, strict=True))
+    labels = PseudoLabels(probs.ids, target, weight, fingerprint)
+    _write(out, labels)
+    return labels
+
+
+def _cut(values: np.ndarray, config: Pseudo) -> tuple[np.ndarray, np.ndarray]:
+    """Target and weight, uint8 in {0, 1}, of probabilities of any shape."""
     landslide = predicted(values, config.upper)
     ignored = predicted(values, math.nextafter(config.lower, 1)) & ~landslide  # above `lower`, not from it on
     kept = np.ones_like(landslide) if config.under_threshold == "background" else ~ignored
-    labels = PseudoLabels(probs.ids, landslide.astype(np.uint8), kept.astype(np.uint8), fingerprint)
-    _write(out, labels)
-    return labels
+    return landslide.astype(np.uint8), kept.astype(np.uint8)
 
 
 def open_pseudo(path: Path) -> PseudoLabels:

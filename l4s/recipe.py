@@ -15,6 +15,7 @@ from l4s.errors import did_you_mean
 
 Normalise = Literal["separated", "source", "official", "imagenet", "patch"]
 Tta = Literal["none", "flip", "d4"]
+Judge = Literal["f1", "accuracy", "ap", "loss"]
 
 
 class Section(BaseModel):
@@ -62,6 +63,32 @@ class HoldOut(Section):
         return self
 
 
+class Parts(Section):
+    """A split's patches dealt out to named parts, of which a domain takes some (Böhm 2022, 2 and Table A1).
+
+    `random`: drawn by `seed`. `blocks`: in the order of ids, with `gap` patches at each border in no part; neighbours
+    resemble each other, and only blocks keep them apart. A part's name stands for the region of its patches: it can be held
+    out (`holdout = { by = "region", regions = [...] }`), and is scored by itself.
+    """
+
+    shares: Mapping[str, float] = Field(min_length=2)
+    take: tuple[str, ...] = Field(min_length=1)
+    by: Literal["random", "blocks"] = "random"
+    seed: int = Field(default=0, ge=0)
+    gap: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _refuse_idle(
+            self, f"parts by {self.by!r}", {"shares", "take", "by", {"random": "seed", "blocks": "gap"}[self.by]}
+        )
+        if min(self.shares.values()) <= 0 or abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise ValueError(f"parts.shares {dict(self.shares)} must be positive and add up to 1")
+        if unknown := [name for name in self.take if name not in self.shares]:
+            raise ValueError(f"parts.take names {unknown[0]!r}{did_you_mean(unknown[0], self.shares)}")
+        return self
+
+
 class SubDomains(Section):
     """Parts of a domain that have statistics of their own.
 
@@ -81,6 +108,27 @@ class SubDomains(Section):
         return self
 
 
+class Fit(Section):
+    """How patches of varying size get one size, which batches need (Lissak 2024 does not say; methods F2).
+
+    `resize`: to squares of `side` pixels, images bilinear with anti-aliasing, masks nearest. `pad`: on the right and
+    below, to the least square whose side is a multiple of `multiple` and that holds every patch of the domain; padding is
+    left out of statistics and losses. Predictions come back at each patch's own size.
+    """
+
+    by: Literal["resize", "pad"]
+    side: int | None = Field(default=None, ge=16)
+    multiple: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _only_what_matters(self) -> Self:
+        needs = {"resize": "side", "pad": "multiple"}[self.by]
+        _refuse_idle(self, f"fit by {self.by!r}", {"by", needs})
+        if getattr(self, needs) is None:
+            raise ValueError(f"fit by {self.by!r} needs {needs}")
+        return self
+
+
 class DomainConfig(Section):
     """Patches treated as one source or one target.
 
@@ -91,10 +139,17 @@ class DomainConfig(Section):
     role: Literal["source", "target", "eval"]
     split: str = "train"
     layout: str = "auto"
+    bands: tuple[str, ...] = ()  # of its files, in their order; (): those of bands.file
     regions: Mapping[str, tuple[int, int]] = {}
+    parts: Parts | None = None
     positive: tuple[int, ...] = (1,)
     ignore: tuple[int, ...] = (255,)
     cut: int | None = Field(default=None, ge=1)  # side of the squares that patches are cut into: patches of their own
+    fit: Fit | None = None  # None: the patches have one size
+    split_seed: int = Field(
+        default=0, ge=0
+    )  # layout = "bijie": draws train, validation and test where no lists lie there
+    positives_only: bool = False  # layout = "bijie": true leaves out the patches of non-landslide
     labelled: bool = True  # false: a source without masks, for tasks that train without labels
     holdout: HoldOut = HoldOut()
     subdomains: SubDomains = SubDomains()
@@ -111,11 +166,18 @@ class DomainConfig(Section):
             raise ValueError(f"labelled is for sources: a {self.role} domain may lack masks anyway")
         if self.role == "source" and self.adabn:
             raise ValueError("adabn is for targets and eval domains: a source's statistics come from training")
-        if unknown := [name for name in self.holdout.regions if name not in self.regions]:
-            raise ValueError(f"holdout names region {unknown[0]!r}{did_you_mean(unknown[0], self.regions)}")
+        if self.parts and self.regions:
+            raise ValueError("parts stand where regions do: leave one of them out")
+        regions = self.parts.take if self.parts else tuple(self.regions)
+        if unknown := [name for name in self.holdout.regions if name not in regions]:
+            raise ValueError(f"holdout names region {unknown[0]!r}{did_you_mean(unknown[0], regions)}")
         shared = [band for group in self.share_stats for band in group]
         if len(set(shared)) < len(shared) or any(len(group) < 2 for group in self.share_stats):
             raise ValueError("share_stats lists groups of two or more bands, each band once")
+        if self.layout != "bijie" and (self.split_seed or self.positives_only):
+            raise ValueError('split_seed and positives_only are read with layout = "bijie" only')
+        if self.cut and self.fit:
+            raise ValueError("cut makes patches of one size already: leave cut or fit out")
         return self
 
 
@@ -192,6 +254,18 @@ class Augment(Section):
         return self
 
 
+class Mixup(Section):
+    """Pairs of samples mixed: images, targets and weights by one lambda a sample (Zhang 2018; Lissak 2024, 3).
+
+    A sample's partner is another one of its domain in the same batch. lambda is drawn from Beta(alpha, alpha); 1 is uniform
+    on [0, 1], as in the paper.
+    """
+
+    alpha: float = Field(default=1.0, gt=0)
+    share: float = Field(default=1.0, gt=0, le=1)  # of the steps, drawn
+    until: float = Field(default=0.9, gt=0, le=1)  # of training; the last part has unmixed samples, which calibrates it
+
+
 class Scale(Section):
     """Scale promotion (Zhao 2022, 2.1): the factor, or a range to draw from, and the side of the crop after it."""
 
@@ -255,9 +329,14 @@ class Train(Section):
     precise_bn: int = Field(default=0, ge=0)  # batches that BatchNorm's running statistics are computed anew from
     scale: Scale = Scale()
     augment: Augment = Augment()
+    mixup: Mixup | None = None
+    freeze: int = Field(default=0, ge=0)  # steps in which the encoder's weights stay as they are; its BatchNorm goes on
     evaluate_every: int | None = Field(default=None, ge=1)  # steps between scores on the held-out source
     keep: int = Field(default=0, ge=0)  # 0: the last weights; k: the k best evaluations, averaged when predicting
-    patience: int | None = Field(default=None, ge=1)  # evaluations without a better F1 before training stops
+    keep_by: Judge = "f1"  # which of the scores on the held-out source says what is best
+    patience: int | None = Field(default=None, ge=1)  # evaluations without a better score before training stops
+    stop_by: Judge = "f1"  # which score that is; "loss" is the cross entropy of the held-out pixels, or patches
+    subset: int | None = Field(default=None, ge=1)  # source patches to train on, drawn by the member's seed
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -267,6 +346,10 @@ class Train(Section):
             raise ValueError("balance needs rows of both kinds: make batch 2 or more")
         if self.evaluate_every is None and (self.keep or self.patience):
             raise ValueError("keep and patience choose by evaluations: set evaluate_every")
+        if self.freeze >= self.steps:
+            raise ValueError(f"freeze = {self.freeze} leaves none of {self.steps} steps to train the encoder in")
+        if (self.keep_by != "f1" and not self.keep) or (self.stop_by != "f1" and not self.patience):
+            raise ValueError("keep_by is read with keep, stop_by with patience: set these, or leave it out")
         if self.patience and not self.keep:
             raise ValueError("patience stops training once the kept weights are old: set keep = 1 or more")
         return self
@@ -279,12 +362,15 @@ class MemberConfig(Section):
     task: TaskConfig = TaskConfig(name="segment")
     ensemble: str = ""  # the ensemble that it is averaged in; "": that of its task, where the recipe has several tasks
     seed: int = Field(default=0, ge=0)
+    source: tuple[str, ...] = ()  # the source domains that it trains on; (): all of the recipe
     train: Train = Train()
     normalise: Normalise = "separated"
     patch_blend: float = Field(default=0.5, gt=0, le=1)  # normalise = "patch": share of the patch's own statistics
     norm: Literal["batch", "domain"] = "batch"  # "domain": BatchNorm's running statistics by domain (CSN, Zhao 2022)
     adabn: bool = False  # targets are predicted with BatchNorm statistics of their own images (Li 2016)
     init: str | None = None  # "member:x", "run:NAME/round-4/x", or a file of weights
+    features: str | None = None  # "member:x": the embeddings of x, frozen, follow the bands (Böhm 2022, 3)
+    predicts: tuple[str, ...] = ()  # the domains that it predicts; (): all that are predicted
     needs: tuple[str, ...] = ()
     grid: Mapping[str, tuple[Any, ...]] = {}
 
@@ -377,6 +463,10 @@ class Recipe(Section):
     def domains(self, *roles: str) -> tuple[str, ...]:
         """Names of the domains that have one of these roles, in the recipe's order."""
         return tuple(name for name, config in self.domain.items() if config.role in roles)
+
+    def sources(self, member: MemberConfig) -> tuple[str, ...]:
+        """Names of the source domains that a member trains on, in the recipe's order."""
+        return tuple(name for name in self.domains("source") if not member.source or name in member.source)
 
     @property
     def ensemble_tta(self) -> Tta:

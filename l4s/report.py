@@ -114,7 +114,7 @@ def draw_run(x: Experiment) -> list[Path]:
         files = {about["name"]: path for about, path in _files(x, domain) if about["kind"] == "ensemble"}
         for name, path in files.items():
             probs = open_probs(path)
-            rows, notes = _shown(domain, probs)
+            rows, notes = shown_patches(domain, probs)
             out = x.run.table.with_name("pictures") / f"{domain.name}{name.removeprefix('ensemble')}.png"
             made.append(draw_patches(out, domain, probs, rows, threshold=threshold_of(probs), notes=notes))
     return made
@@ -230,7 +230,7 @@ def _write(run: RunDir, name: str, about: Mapping[str, Any], rows: Sequence[Row]
     write_atomic(run.table.with_suffix(".md"), markdown(name, about, rows, unscored).encode())
 
 
-def _shown(domain: Domain, probs: ProbFile) -> tuple[list[int], list[str]]:
+def shown_patches(domain: Domain, probs: ProbFile) -> tuple[list[int], list[str]]:
     """Positions in `probs` of the patches to draw, and a note for each."""
     truth = truth_of(domain)
     if truth is None:

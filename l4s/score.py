@@ -157,6 +157,17 @@ def score(
     return _table(truth, rows, tallies, codes, at, source, (seed, draws), chosen)
 
 
+def value_counts(probs: ProbFile, truth: Truth) -> np.ndarray:
+    """The valid pixels (or patches) of each class and value, as `l4s.metrics.code_counts` counts them: (2, CODES) int64.
+
+    Raises DataError as `score` does.
+    """
+    rows, share = _positions(probs.ids, truth, False), probs.extra.get("positive_share")
+    values = zip(rows, probs.patches(), strict=True)
+    counts = [code_counts(each, *_labels(truth, row, each.shape, share)) for row, each in values]
+    return np.asarray(np.sum(counts, axis=0))
+
+
 def threshold_of(probs: ProbFile) -> float:
     """Where a file is cut by default: 0.5, or the quantile of scores that are only ordered."""
     return _thresholds(probs).get(BY_DEFAULT, PROBABLE)

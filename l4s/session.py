@@ -13,6 +13,7 @@ import torch
 
 from l4s import log, rundir
 from l4s.data.domain import Domain, open_domain
+from l4s.data.pictures import is_picture
 from l4s.data.stats import merge
 from l4s.engine import Engine, start_engine
 from l4s.errors import RecipeError, RunError
@@ -119,7 +120,14 @@ def describe(domain: Domain) -> dict[str, object]:
         "subdomain_sizes": [int((domain.stats.member == k).sum()) for k in range(len(domain.stats.mean))],
         "content": domain.cache.digest,
         "hash": domain.stats.digest,
+        **_varying(domain),
     }
+
+
+def _varying(domain: Domain) -> dict[str, object]:
+    """Of pictures, the patches themselves, because their split may have been drawn; of fitted ones, their own sizes."""
+    ids = {"ids": [patch.id for patch in domain.patches]} if is_picture(domain.patches[0].image) else {}
+    return ids | ({"shapes": domain.shapes.tolist()} if domain.fitting else {})
 
 
 def _engine(root: Path, machine: Machine) -> Engine:

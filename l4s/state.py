@@ -17,10 +17,10 @@ from l4s.rundir import write_atomic
 
 @dataclass
 class Progress:
-    """Where training stands. `evaluations`: (step, F1 on the held-out source) of each evaluation so far."""
+    """Where training stands. `evaluations`: (step, scores on the held-out source by name) of each so far."""
 
     step: int = 0
-    evaluations: list[tuple[int, float]] = field(default_factory=list)
+    evaluations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
 
 def save_state(
@@ -52,7 +52,7 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, e
         index, name = key.split("/", 1)
         state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return Progress(about["step"], [(step, f1) for step, f1 in about["evaluations"]])
+    return Progress(about["step"], [(step, scores) for step, scores in about["evaluations"]])
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

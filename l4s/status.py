@@ -1,7 +1,7 @@
 """Where a run stands, read from its small files alone: for a person in another terminal while it runs elsewhere."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def _round(plan: Plan, number: int, now: float) -> Row:
         "round": number,
         "pseudo": [_pseudo(plan, number, group) for group in groups] if number else [],
         "members": [_member(plan, number, member, now) for member in plan.trained(number)],
-        "ensembles": [_ensemble(plan, number, group) for group in groups],
+        "ensembles": [_ensemble(plan, number, *entry) for entry in groups.items()],
     }
 
 
@@ -58,7 +58,7 @@ def _member(plan: Plan, number: int, member: Member, now: float) -> Row:
     done = (folder / "done.json").is_file()
     begun = (folder / "started.json").is_file()
     row: Row = {"name": member.name, "state": _state(done, begun), "steps": member.config.train.steps}
-    return row | _progress(folder / "metrics.jsonl", member, done, now) | _made(plan.probs(folder).values())
+    return row | _progress(folder / "metrics.jsonl", member, done, now) | _made(plan.probs(folder, member).values())
 
 
 def _progress(metrics: Path, member: Member, done: bool, now: float) -> Row:
@@ -84,9 +84,10 @@ def _lines(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
-def _ensemble(plan: Plan, number: int, group: str) -> Row:
+def _ensemble(plan: Plan, number: int, group: str, members: Sequence[Member]) -> Row:
     folder = plan.run.ensemble(number, group)
-    return {"name": folder.name, "state": _state((folder / "done.json").is_file())} | _made(plan.probs(folder).values())
+    made = _made(plan.probs(folder, *members).values())
+    return {"name": folder.name, "state": _state((folder / "done.json").is_file())} | made
 
 
 def _made(paths: Iterable[Path]) -> Row:

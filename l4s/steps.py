@@ -6,29 +6,26 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-from torch import nn
-
 from l4s import log, rundir
-from l4s.data.dataset import Labels, Part, Steps, mask_labels
+from l4s.data.dataset import Steps, mask_labels
 from l4s.data.domain import Domain
 from l4s.data.labels import patch_labels
 from l4s.data.probs import ProbFile, open_probs
+from l4s.data.subset import subset
 from l4s.ensemble import ensemble
 from l4s.errors import RunError
 from l4s.experiment import Experiment, weights
 from l4s.fit import Job, clean, fit
+from l4s.inputs import part_of, view_of
+from l4s.judge import heldout_scores
 from l4s.load import Member
-from l4s.member import adapt_member, adapts, initial_member, norm_domains, norm_row, trained_member
-from l4s.metrics import pooled_scores
+from l4s.member import adapt_member, adapts, initial_member, norm_domains, trained_member
 from l4s.plan import submission_facts
-from l4s.predict import View, predict
+from l4s.predict import predict
 from l4s.pseudo import PseudoLabels, changed, open_pseudo, pseudo, warnings
 from l4s.recipe import Submit, Tta, fingerprint
-from l4s.score import score
 from l4s.submit import read_card, submit
 from l4s.tasks import build_task
-from l4s.truth import truth_of
 
 WEIGHTS = ("weights*.safetensors", "metrics.jsonl")
 
@@ -58,7 +55,7 @@ def _labelled(x: Experiment, number: int, domain: Domain, group: str) -> PseudoL
         return open_pseudo(out)
     probs = _labelling_probs(x, number, domain, group)
     if x.engine.main:
-        pseudo(open_probs(probs), x.recipe.pseudo, out, fingerprint=key)
+        pseudo(open_probs(probs), x.recipe.pseudo, out, fingerprint=key, fitting=domain.fitting)
     x.engine.wait()
     labels = open_pseudo(out)
     for warning in warnings(labels.shares(), _source_share(x)):
@@ -104,8 +101,12 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
 def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:
     """What `fit` needs to train a member in a round."""
     train, seed, task = member.config.train, member.config.seed, build_task(member.config)
-    parts = [_part(x, domain, member, mask_labels(domain)) for domain in x.source()]
-    adapted = [_part(x, d, member, _pseudo_of(x, d, member, number).labels) for d in x.target()] if number else []
+    parts = [part_of(x, domain, member, number, mask_labels(domain)) for domain in x.source(member)]
+    adapted = [
+        part_of(x, d, member, number, _pseudo_of(x, d, member, number).labels) for d in (x.target() if number else ())
+    ]
+    if train.subset:
+        parts = subset(parts, train.subset, seed)
     if train.balance:
         share = float(task.about.get("positive_share", 0.0))
         parts = [replace(p, positive=patch_labels(p.domain.cache.masks, share)) for p in parts]
@@ -117,7 +118,7 @@ def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:
         train=train,
         seed=seed,
         folder=folder,
-        evaluate=lambda model, step: _heldout_f1(x, member, number, model, step),
+        evaluate=lambda model, step: heldout_scores(x, member, number, model, step),
     )
 
 
@@ -135,7 +136,7 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
     """Predict every domain that is predicted, under every test-time augmentation asked for."""
     folder = x.run.member(number, member.name)
     missing = []
-    for domain in x.predicted():
+    for domain in x.predicted(member):
         for tta in x.tta(domain):
             out, key = x.run.probs(folder, domain.name, tta), x.predict_key(member, number, domain, tta)
             if not _is_made(x, out, key):
@@ -146,7 +147,7 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
     task, batch = build_task(member.config), x.recipe.predict.batch
     trained = trained_member(x.recipe, member, number, weights(folder), x.engine)
     for name, files in groupby(missing, key=lambda entry: entry[0].name):
-        view = _view(x, x.domains[name], member, number)
+        view = view_of(x, x.domains[name], member, number)
         adapted = adapts(member, view.domain.config)
         models = adapt_member(x.engine, task, trained, member, view, batch) if adapted else trained
         for _, tta, out, key in files:
@@ -158,7 +159,7 @@ def run_ensemble(x: Experiment, number: int) -> None:
     """Average the members of a round, domain by domain."""
     for group, members in x.grouped(x.trained(number)).items():
         folder = x.run.ensemble(number, group)
-        for domain in x.predicted():
+        for domain in x.predicted(*members):
             for tta in x.tta(domain):
                 _ensemble(x, number, members, domain, tta, x.run.probs(folder, domain.name, tta))
         if x.engine.main:
@@ -258,17 +259,6 @@ def _refuse_other(folder: Path, key: str) -> None:
         raise RunError(f"{folder} was started with other settings: delete the folder, or choose another --run")
 
 
-def _view(x: Experiment, domain: Domain, member: Member, number: int) -> View:
-    """The rows of a domain to predict, as a member sees them."""
-    row = norm_row(x.recipe, member, number, domain.name)
-    return View(domain, domain.predicted, *x.affine(domain, member), row)
-
-
-def _part(x: Experiment, domain: Domain, member: Member, labels: Labels) -> Part:
-    number = [*x.recipe.domains("source"), *x.recipe.domains("target")].index(domain.name)
-    return Part(domain, number, domain.train, *x.affine(domain, member), labels)
-
-
 def _pseudo_of(x: Experiment, domain: Domain, member: Member, number: int) -> PseudoLabels:
     group = x.group(member)
     path = x.run.pseudo(number, group) / f"{domain.name}.h5"
@@ -295,23 +285,8 @@ def _commands_before(x: Experiment, number: int, domain: Domain, group: str) -> 
     return ", then ".join([*commands, f"`l4s pseudolabel --round {number}`"])
 
 
-def _heldout_f1(x: Experiment, member: Member, number: int, model: nn.Module, step: int) -> float:
-    """Pooled F1 at 0.5 on the held-out patches of all sources, from files."""
-    folder = x.run.member(number, member.name)
-    task = build_task(member.config)
-    counts = np.zeros(3, np.int64)
-    for domain in x.source():
-        truth = truth_of(domain)
-        if not len(domain.heldout) or truth is None:
-            raise RunError(f"evaluate_every is set, but source domain {domain.name} holds nothing out to score on")
-        view = replace(_view(x, domain, member, number), rows=domain.heldout)
-        out = folder / "heldout" / f"{domain.name}.h5"
-        probs = predict(x.engine, task, [model], view, out, member=member.name, fingerprint=f"step {step}")
-        counts += score(probs, truth, draws=1).counts.sum(0)  # no interval is read here
-    return pooled_scores(*counts.tolist()).f1
-
-
 def _source_share(x: Experiment) -> float:
     """Landslide share of the source's labelled training pixels."""
-    masks = [domain.cache.masks[domain.train] for domain in x.source()]
+    sources = [x.domains[name] for name in x.recipe.domains("source")]
+    masks = [domain.cache.masks[domain.train] for domain in sources]
     return sum(int((mask == 1).sum()) for mask in masks) / max(sum(int((mask != 255).sum()) for mask in masks), 1)

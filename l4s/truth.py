@@ -5,10 +5,11 @@ from l4s.score import Truth
 
 
 def truth_of(domain: Domain) -> Truth | None:
-    """Masks of the domain's predicted patches; None where one of them has no mask (withheld)."""
+    """Masks of the domain's predicted patches, each at its own size; None where one of them has no mask (withheld)."""
     rows = domain.predicted
     if not domain.cache.labelled[rows].all():
         return None
-    masks = domain.cache.masks
     regions = tuple(domain.patches[row].region for row in rows)
-    return Truth(domain.ids(rows), lambda index: masks[rows[index]], regions)
+    # of patches labelled as a whole one pixel says all, and predictions of pixels do not fit it
+    part = (0, 0) if domain.by_patch else ...
+    return Truth(domain.ids(rows), lambda index: domain.cache.mask(rows[index])[part], regions)

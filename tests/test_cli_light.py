@@ -13,7 +13,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = (
-    *("torch", "torchvision", "timm", "transformers", "segmentation_models_pytorch", "accelerate", "albumentations"),
+    *(
+        "torch",
+        "torchvision",
+        "timm",
+        "transformers",
+        "segmentation_models_pytorch",
+        "accelerate",
+        "albumentations",
+        "xarray",
+        "zarr",
+    ),
     *("numpy", "scipy", "skimage", "h5py", "matplotlib", "cv2", "safetensors"),
     *("rasterio", "shapely", "pyogrio"),
 )

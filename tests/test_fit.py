@@ -54,7 +54,7 @@ def often(monkeypatch):
     monkeypatch.setattr(module, "LOG_EVERY", 2)
 
 
-def job(home, folder, evaluate=lambda model, step: 0.5, **train):
+def job(home, folder, evaluate=lambda model, step: {"f1": 0.5}, **train):
     config = {"steps": 6, "batch": 4, "augment": Augment(d4=False), "loss": [{"name": "bce"}]} | train
     config = Train.model_validate_json(json.dumps(config, default=lambda section: section.model_dump()))
     source = [Part(home, 0, home.train, *affine(home, "separated", [home]), mask_labels(home))]
@@ -130,7 +130,11 @@ def test_the_schedule_sets_the_rate_of_every_step(home, engine, tmp_path, monkey
 def test_ema_weights_are_what_is_judged_and_kept(home, engine, tmp_path):
     judged = []
     watch = job(
-        home, tmp_path, lambda model, step: judged.append(model.head.weight.clone()) or 0.5, ema=0.5, evaluate_every=3
+        home,
+        tmp_path,
+        lambda model, step: judged.append(model.head.weight.clone()) or {"f1": 0.5},
+        ema=0.5,
+        evaluate_every=3,
     )
     (path,) = fit(engine, watch)
     (plain,) = fit(engine, job(home, tmp_path / "plain"))
@@ -180,7 +184,7 @@ def test_dropout_and_crops_go_on_as_they_would_have(home, engine, tmp_path, monk
 
 
 def test_every_evaluation_has_its_line(home, engine, tmp_path):
-    fit(engine, job(home, tmp_path, lambda model, step: step / 10, steps=7, evaluate_every=3))
+    fit(engine, job(home, tmp_path, lambda model, step: {"f1": step / 10}, steps=7, evaluate_every=3))
     assert [(line["step"], line.get("heldout_f1")) for line in lines(tmp_path)] == [
         (2, None),
         (3, 0.3),
@@ -196,7 +200,7 @@ def watched(scores, steps):
 
     def evaluate(model, step):
         weights[step] = model.head.weight.detach().clone()
-        return scores[steps.index(step)]
+        return {"f1": scores[steps.index(step)]}
 
     return evaluate, weights
 
@@ -224,7 +228,7 @@ def test_patience_ends_training_and_the_best_weights_stay(home, engine, tmp_path
 
 def test_a_loss_that_is_not_finite_is_told_before_anything_is_scored(home, engine, tmp_path):
     scored = []
-    bad = job(home, tmp_path, lambda model, step: scored.append(step) or 0.0, steps=3, evaluate_every=1)
+    bad = job(home, tmp_path, lambda model, step: scored.append(step) or {"f1": 0.0}, steps=3, evaluate_every=1)
     nn.init.constant_(bad.model.head.weight, math.nan)
     with pytest.raises(RunError, match="round 0 m: the loss is not finite by step 1 .*lower the learning rate"):
         fit(engine, bad)

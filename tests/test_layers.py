@@ -25,6 +25,8 @@ ONLY = {
     "shapely": ("l4s.scene",),
     "segmentation_models_pytorch": ("l4s.models",),
     "typer": ("l4s.cli",),
+    "xarray": ("l4s.sar.cube",),
+    "zarr": ("l4s.sar.cube",),
     "l4s.cli": ("l4s.cli", "l4s.__main__"),
 }
 """Package -> the modules (with all below them) that may import it."""
@@ -44,7 +46,8 @@ MAY = {
     "l4s.optim": ("l4s.errors",),
     "l4s.promote": ("l4s.errors",),
     "l4s.engine": ("l4s.errors", "l4s.log"),
-    "l4s.data": ("l4s.data", "l4s.errors", "l4s.log", "l4s.recipe", "l4s.rundir"),
+    # l4s.scene.raster: for GeoTIFFs that Pillow cannot hold, inside the function that needs it
+    "l4s.data": ("l4s.data", "l4s.errors", "l4s.log", "l4s.recipe", "l4s.rundir", "l4s.scene.raster"),
     "l4s.models": ("l4s.models", "l4s.errors", "l4s.data.bands", "l4s.ssim"),
     "l4s.tasks": (
         "l4s.tasks",

@@ -169,7 +169,18 @@ def test_a_batch_ignored_everywhere_is_zero_and_connected(name: str, junk: float
     assert torch.equal(logits.grad, torch.zeros(2, 1, 3, 4))
 
 
-@pytest.mark.parametrize("name", LOSSES)
+def test_batch_softmax_is_what_a_loss_of_classes_makes_of_one_logit_a_chip() -> None:
+    logits, target = torch.randn(6, 1, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 0, 0, 1, 0, 1])
+    expected = torch.nn.CrossEntropyLoss()(logits[:, 0], target)
+    assert LOSSES["batch_softmax"](logits, target, torch.ones(6)).item() == pytest.approx(expected.item(), rel=1e-6)
+    fewer = LOSSES["batch_softmax"](logits, target, torch.tensor([1.0, 1, 1, 1, 0, 0]))
+    expected = torch.nn.CrossEntropyLoss()(logits[:4, 0], target[:4])
+    assert fewer.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in LOSSES if name != "batch_softmax"]
+)  # which compares logits, and learns nothing there
 def test_an_all_empty_batch_pushes_every_logit_down(name: str) -> None:
     logits = torch.zeros(2, 1, 3, 4, requires_grad=True)
     LOSSES[name](logits, torch.zeros(2, 3, 4), torch.ones(2, 3, 4)).backward()

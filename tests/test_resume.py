@@ -212,14 +212,18 @@ def test_weights_that_a_saved_state_may_need_stay(place, tmp_path, monkeypatch):
         monkeypatch.setattr(fit, "SAVE_SECONDS", 1e9)
 
     monkeypatch.setattr(fit, "save_state", save_once)
-    monkeypatch.setattr("l4s.steps._heldout_f1", lambda x, member, folder, model, step: step / 10)  # ever better
+    monkeypatch.setattr(
+        "l4s.steps.heldout_scores", lambda x, member, number, model, step: {"f1": step / 10}
+    )  # ever better
     stop_at(monkeypatch, "fit.step", 5)
     with pytest.raises(Killed):
         run(place, tmp_path / "run")
     folder = tmp_path / "run" / "round-0" / "a"
     assert (folder / fit.EARLIER_STATE).is_file()
     assert {path.name for path in folder.glob("kept-*")} == {"kept-2.safetensors", "kept-4.safetensors"}
-    monkeypatch.setattr("l4s.steps._heldout_f1", lambda x, member, folder, model, step: -step / 10)  # ever worse
+    monkeypatch.setattr(
+        "l4s.steps.heldout_scores", lambda x, member, number, model, step: {"f1": -step / 10}
+    )  # ever worse
     stop_at(monkeypatch, "fit.done", 1)
     with pytest.raises(Killed):
         run(place, tmp_path / "run")

@@ -58,10 +58,10 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, name, ema):
     train(*straight, range(7))
     stopped = parts(name, ema)
     train(*stopped, range(3))
-    save_state(tmp_path / "last.safetensors", Progress(3, [(2, 0.25)]), *stopped)
+    save_state(tmp_path / "last.safetensors", Progress(3, [(2, {"f1": 0.25})]), *stopped)
     resumed = parts(name, ema, seed=5)  # other weights, so that all of them must come from the file
     progress = load_state(tmp_path / "last.safetensors", *resumed)
-    assert (progress.step, progress.evaluations) == (3, [(2, 0.25)])
+    assert (progress.step, progress.evaluations) == (3, [(2, {"f1": 0.25})])
     assert_equal(tensors(*resumed), tensors(*stopped))
     train(*resumed, range(3, 7))
     assert_equal(tensors(*resumed), tensors(*straight))

@@ -1,18 +1,29 @@
-"""`l4s data convert`: other people's products as scenes."""
+"""`l4s data convert`: other people's products as scenes and chips."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from l4s.cli import show
 
-app = typer.Typer(no_args_is_help=True, help="Turn satellite products into scenes that a model can map.")
+if TYPE_CHECKING:
+    from l4s.sar.manifest import Converted
 
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Turn satellite products into scenes that a model can map, and chips of others into patches.",
+)
 
-@app.callback()
-def _group() -> None:
-    """A group, though it has one command."""
+EventDay = Annotated[str, typer.Option("--event", help="Day of the event: 2018-09-06. Passes on the day are left out.")]
+Visits = Annotated[int, typer.Option(min=1, help="Passes to take before and after the event, the nearest first.")]
+Fewer = Annotated[
+    bool, typer.Option("--fewer", help="Take what is there where a chip has fewer passes; the rest is NaN.")
+]
+PointLabels = Annotated[
+    bool, typer.Option("--points", help="`landslides` marks points, not outlines: labels.csv, no masks.")
+]
+SarOut = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write: img, mask or labels.csv, sar.json.")]
 
 
 @app.command()
@@ -52,3 +63,69 @@ def sentinel2(
     words += [f"baseline {made.baseline}" if made.baseline else "", f"offset {made.offset} ({made.offset_from})"]
     words += ["" if made.b10 is None else f"B10 filled with {made.b10:g}"]
     typer.echo(f"{out}: {', '.join(filter(None, words))}")
+
+
+@app.command("sar-chips")
+def sar_chips(
+    folder: Annotated[Path, typer.Argument(help="Chip files of a region: <id>.npz and <id>.metadata.pkl.")],
+    out: SarOut,
+    event: EventDay,
+    visits: Visits = 1,
+    fewer: Fewer = False,
+    points: PointLabels = False,
+    positive_share: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Share of chips with landslides; others are drawn to fit. Default: keep all."),
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Draws the chips without landslides that stay.")] = None,  # noqa: UP045
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Radar chips as Böhm 2022 publishes them, as patches of VV and VH before and after an event.
+
+    Their metadata are pickled; they are read without running anything. Bands are vv_pre_1, vh_pre_1, ... in file order.
+    """
+    from l4s.sar.chips import convert_chips
+    from l4s.sar.passes import Event, read_day
+
+    if seed is not None and positive_share is None:
+        raise typer.BadParameter("--seed has no effect without --positive-share")
+    wanted = Event(read_day(event, "--event"), visits, fewer)
+    made = convert_chips(folder, out, wanted, points=points, positive_share=positive_share, seed=seed or 0)
+    _tell(made, json)
+
+
+@app.command("sar-cube")
+def sar_cube(
+    cube: Annotated[
+        Path, typer.Argument(metavar="CUBE.zarr", help="vv and vh over timestep, y, x; landslides over y, x.")
+    ],
+    out: SarOut,
+    event: EventDay,
+    visits: Visits = 1,
+    fewer: Fewer = False,
+    points: PointLabels = False,
+    orbit: Annotated[Optional[str], typer.Option(help="a (ascending) or d (descending); default either.")] = None,  # noqa: UP045
+    positive_share: Annotated[float, typer.Option(help="Share of chips with landslides.")] = 0.5,
+    size: Annotated[int, typer.Option(min=1, help="Side of a chip, pixels.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the chips without landslides that stay.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Cut a Zarr cube of radar passes into patches of VV and VH before and after an event; needs the extra `sar`."""
+    from l4s.sar.cutting import Cutting, convert_cube
+    from l4s.sar.passes import Event, read_day
+
+    cutting = Cutting(size, positive_share, seed, orbit, points)
+    made = convert_cube(cube, out, Event(read_day(event, "--event"), visits, fewer), cutting)
+    _tell(made, json)
+
+
+def _tell(made: "Converted", json: bool) -> None:
+    if json:
+        show.as_json(made.as_dict())
+        return
+    left = ", ".join(f"{count} for {reason}" for reason, count in sorted((made.dropped or {}).items()))
+    words = f"{made.chips} chips, {made.landslides} with landslides, {made.labels}" + (
+        f"; left out: {left}" if left else ""
+    )
+    typer.echo(f"{made.folder}: {words}" + ("; nothing to do: they were there" if made.dropped is None else ""))
+    typer.echo(f"bands: {', '.join(made.bands)}")

@@ -8,6 +8,7 @@ import typer
 from l4s.cli import convert, show
 from l4s.cli.check import check
 from l4s.cli.chip import chip
+from l4s.cli.split import split
 from l4s.cli.synth import synth
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at data, or generate some.")
 
 def register(root: typer.Typer) -> None:
     """Add the commands about data."""
-    for command in (check, synth, chip):
+    for command in (check, split, synth, chip):
         app.command()(command)
     app.add_typer(convert.app, name="convert")
     root.add_typer(app, name="data")

@@ -41,6 +41,21 @@ def report(
     run: Run,
     data: Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")] = Path("data"),
     pictures: Annotated[bool, typer.Option(help="Draw some patches of each domain.")] = True,
+    study: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="DOMAIN",
+            help="Instead: AP and miscounted landslide pixels on this domain by training size (Böhm 2022).",
+        ),
+    ] = None,
+    attention: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="MEMBER", help="Instead: draw what a fusion network attends to (Lissak 2024)."),
+    ] = None,
+    compare: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="MEMBERS", help="Instead: draw masks of members side by side: scratch,tuned."),
+    ] = None,
     json: Json = False,
     cache: Annotated[
         Optional[Path],  # noqa: UP045
@@ -48,6 +63,22 @@ def report(
     ] = None,
 ) -> None:
     """Score all that a run has predicted so far; writes table.md, table.json and pictures into it."""
+    if attention is not None or compare is not None:
+        from l4s.figures import draw_attention, draw_comparison
+
+        files = draw_attention(run, data, attention, cache) if attention else []
+        files += draw_comparison(run, data, compare.split(","), cache) if compare else []
+        show.as_json([str(path) for path in files]) if json else typer.echo("\n".join(map(str, files)))
+        return
+    if study is not None:
+        from l4s.study import markdown, study_run
+
+        studies = study_run(run, data, study, cache)
+        if json:
+            show.as_json(studies)
+        else:
+            typer.echo("\n".join(markdown(rows) for rows in studies.values()), nl=False)
+        return
     from l4s.report import report_run
 
     tables = report_run(run, data, cache, pictures)

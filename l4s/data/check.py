@@ -18,6 +18,7 @@ from l4s.data.bands import L4S_BANDS, Bands
 from l4s.data.cache import Track
 from l4s.data.facts import Facts, image_facts, mask_facts
 from l4s.data.faults import KINDS, SEVERITIES, Fault, Severity, duplicates, split_faults
+from l4s.data.folders import picture_layout
 from l4s.data.readers import find_patches
 from l4s.data.scale import CONSTANT, Scale, Values, guess_scales
 from l4s.data.scan import Scan, Split, scan
@@ -88,7 +89,7 @@ def check_folder(
     track: Track | None = None,
     regions: Mapping[str, tuple[int, int]] = {},
 ) -> FolderReport:
-    """Inspect every file below `root`, whatever its layout, and report everything that is wrong.
+    """Inspect every file of HDF5 below `root`, whatever its layout, and report everything that is wrong.
 
     Args:
         bands: the bands of the files; None takes the number that most files of a split have.
@@ -97,10 +98,15 @@ def check_folder(
         regions: name -> inclusive range of ids, for shares by region.
 
     Raises:
-        DataError: `root` is not a folder.
+        DataError: `root` is not a folder, or one of pictures.
     """
     if not root.is_dir():
         raise DataError(f"the data folder {root} does not exist; name the folder of the unpacked data")
+    if layout := picture_layout(root):
+        raise DataError(
+            f"{root} holds pictures in the layout {layout!r}, and the check inspects image_N.h5 and mask_N.h5 only: "
+            "`l4s data stats` and `l4s data classes` read every picture, and stop at the first that is wrong"
+        )
     found = scan(root)
     facts = _inspect(found, len(bands.file) if bands else None, workers, track)
     faults = [Fault(*fault) for fault in found.faults]

@@ -66,7 +66,7 @@ def count_classes(root: Path, splits: Sequence[str] = (), layout: str = "auto") 
         DataError: no patches, no masks at all, or a broken file.
     """
     found = {split: find_patches(root, split, layout=layout) for split in splits or splits_in(root)}
-    labelled = {split: [patch for patch in patches if patch.mask] for split, patches in found.items()}
+    labelled = {split: [patch for patch in patches if patch.labelled] for split, patches in found.items()}
     if not any(labelled.values()):
         raise DataError(f"{root} holds {', '.join(found)} without masks: classes are counted in masks")
     return [_count(root.resolve().name if s == "." else s, patches) for s, patches in labelled.items() if patches]

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from l4s.data.augment import Sample, build_augment
 from l4s.data.domain import Domain
+from l4s.data.mixup import mix, partners
 from l4s.data.sampler import draw, share_rows
 from l4s.errors import DataError
 from l4s.recipe import Augment, Train
@@ -46,7 +47,8 @@ class Part:
     """A domain's share of the training data: which rows, how they are normalised, and their labels.
 
     `scale`, `shift`: (N, C) float32 as `l4s.data.domain.affine` gives them. `positive`: (N,) uint8 in {0, 1, 255},
-    whether a patch is one of a landslide; None where rows are drawn alike.
+    whether a patch is one of a landslide; None where rows are drawn alike. `embeddings`: (N, E, H, W) float16 that follow
+    the bands; None where there are none.
     """
 
     domain: Domain
@@ -56,11 +58,18 @@ class Part:
     shift: np.ndarray
     labels: Labels
     positive: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
 
     def image(self, row: int) -> np.ndarray:
-        """(C, H, W) float32 under the recipe's normalisation."""
+        """(C, H, W) float32 under the recipe's normalisation; (C + E, H, W) with embeddings."""
         cached = self.domain.cache.images[row].astype(np.float32)
-        return np.asarray(cached * self.scale[row, :, None, None] + self.shift[row, :, None, None])
+        bands = np.asarray(cached * self.scale[row, :, None, None] + self.shift[row, :, None, None])
+        return bands if self.embeddings is None else np.concatenate([bands, self.embeddings[row].astype(np.float32)])
+
+    @property
+    def spectral(self) -> tuple[bool, ...]:
+        """For each channel of an image: may its colour be changed?"""
+        return self.domain.bands.spectral + (False,) * (0 if self.embeddings is None else self.embeddings.shape[1])
 
 
 def mask_labels(domain: Domain) -> Labels:
@@ -97,13 +106,15 @@ class Steps(Dataset[Batch]):
             (TARGET, _pool(target), self.counts[1]),
         ]
         self.seed, self.cut = seed, cut
-        self.spectral = source[0].domain.bands.spectral
+        self.spectral = source[0].spectral
         self.augment = build_augment(train.augment, self.spectral)
+        self.mixup, self.total = train.mixup, train.steps
 
     def turned_only(self, train: Train) -> "Steps":
         """The same rows with nothing changed but, where training has them, flips and quarter turns."""
         other = copy.copy(self)
         other.augment = build_augment(Augment(d4=train.augment.d4), self.spectral)
+        other.mixup = None
         return other
 
     def rows(self, step: int) -> list[tuple[Part, int, bool]]:
@@ -119,12 +130,24 @@ class Steps(Dataset[Batch]):
         step, micro = divmod(item, self.cut.accumulate)
         first = micro * self.cut.world + self.cut.rank
         every = self.cut.accumulate * self.cut.world
-        rows = list(enumerate(self.rows(step)))[first::every]
-        samples = [self._sample(step, place, part, row) for place, (part, row, _) in rows]
+        whole = self.rows(step)
+        rows = list(enumerate(whole))[first::every]
+        samples = self._samples(step, whole, [place for place, _ in rows])
         image, target, weight = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True))
         number = torch.tensor([part.number for _, (part, _, _) in rows])
         index = torch.tensor([row for _, (_, row, _) in rows])
         return Batch(image, target, weight, number, index, torch.tensor([adapt for _, (_, _, adapt) in rows]))
+
+    def _samples(self, step: int, rows: Sequence[tuple[Part, int, bool]], places: Sequence[int]) -> list[Sample]:
+        """The samples at these places of a step, mixed where training mixes."""
+        paired: dict[int, int] = {}
+        if self.mixup:
+            paired = partners(self.mixup, [part.number for part, _, _ in rows], (self.seed, step), self.total)
+        made = {k: self._sample(step, k, *rows[k][:2]) for k in sorted({*places, *(paired.get(k, k) for k in places)})}
+        return [
+            mix(self.mixup, made[k], made[paired[k]], (self.seed, step, k)) if self.mixup and k in paired else made[k]
+            for k in places
+        ]
 
     def _sample(self, step: int, place: int, part: Part, row: int) -> Sample:
         rng = np.random.default_rng((self.seed, 2, step, place))
@@ -151,7 +174,10 @@ def _quiet_worker(_: int) -> None:
 def _refuse_sizes(domains: Sequence[Domain], train: Train) -> None:
     sizes = {domain.name: domain.size for domain in domains}
     if len(set(sizes.values())) > 1:
-        raise DataError(f"patches of one batch must have one size, but the domains have {sizes}: cut them to one size")
+        raise DataError(
+            f"patches of one batch must have one size, but the domains have {sizes}: cut or fit them to one size "
+            "(domain.x.cut, domain.x.fit)"
+        )
     height, width = domains[0].size
     if train.augment.d4 and height != width:
         raise DataError(f"augment.d4 turns patches by 90 degrees, but these are {height} x {width}: set it to false")

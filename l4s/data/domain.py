@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from l4s.data.bands import Bands
 from l4s.data.cache import Cache, Track, open_cache
+from l4s.data.fitting import Fitting
+from l4s.data.labels import with_labels
+from l4s.data.parts import take_parts
 from l4s.data.readers import PatchRef, cut_patches, find_patches, image_shape
 from l4s.data.stats import CONSTANT, Stats, constants, pool, subdomain_stats
-from l4s.errors import DataError
+from l4s.errors import DataError, RecipeError
 from l4s.recipe import DomainConfig, HoldOut, Normalise
 
 
@@ -32,9 +36,19 @@ class Domain:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the patches in pixels."""
+        """Height and width of the patches in pixels, as they are trained on: where they are fitted, after that."""
         height, width = self.cache.images.shape[2:]
         return height, width
+
+    @property
+    def fitting(self) -> Fitting | None:
+        """How patches were brought to one size; None where they have one."""
+        return Fitting(self.config.fit.by, self.size[0]) if self.config.fit else None
+
+    @property
+    def shapes(self) -> np.ndarray:
+        """(N, 2) int64, height and width of each patch at its own size, which is that of its prediction."""
+        return np.tile(self.size, (len(self), 1)) if self.cache.shapes is None else self.cache.shapes
 
     @property
     def shared(self) -> list[list[int]]:
@@ -45,6 +59,11 @@ class Domain:
     def predicted(self) -> np.ndarray:
         """Rows that members predict: the hold-out of a source, every patch of another domain."""
         return self.heldout if self.config.role == "source" else np.arange(len(self))
+
+    @property
+    def by_patch(self) -> bool:
+        """Are patches labelled as a whole, so that no pixel is? Their masks are 0 or 1 throughout."""
+        return any(patch.label is not None for patch in self.patches)
 
     def ids(self, rows: np.ndarray) -> tuple[str, ...]:
         """Ids of these rows."""
@@ -59,12 +78,29 @@ def open_domain(
     Raises:
         DataError: patches are missing or broken, a source patch has no mask, or the hold-out leaves nothing.
     """
-    patches = find_patches(root, config.split, layout=config.layout, regions=config.regions)
+    bands = own_bands(name, config, bands)
+    patches = find_patches(root, config.split, layout=config.layout, regions=config.regions, seed=config.split_seed)
+    patches = with_labels(patches)
+    if config.positives_only:
+        patches = tuple(patch for patch in patches if not patch.background)
+        if not patches:
+            raise DataError(f"domain {name}: positives_only leaves no patch: leave it out, or add those of landslides")
+    if config.parts:
+        patches = take_parts(patches, config.parts)
     if config.cut:
+        if any(patch.label is not None for patch in patches):
+            raise DataError(f"domain {name}: cut makes squares of patches that are labelled as a whole: leave it out")
         patches = cut_patches(patches, config.cut, image_shape(patches[0], bands))
     shared = [[bands.names.index(band) for band in group] for group in config.share_stats]
     opened = open_cache(
-        patches, bands, cache, positive=config.positive, ignore=config.ignore, shared=shared, track=track
+        patches,
+        bands,
+        cache,
+        positive=config.positive,
+        ignore=config.ignore,
+        shared=shared,
+        fit=config.fit,
+        track=track,
     )
     if config.role == "source" and config.labelled and not opened.labelled.all():
         missing = patches[int(np.argmin(opened.labelled))]
@@ -76,6 +112,20 @@ def open_domain(
     if not len(train):
         raise DataError(f"domain {name}: the hold-out leaves none of {len(patches)} patches to train on")
     return Domain(name, config, bands, patches, opened, stats, train, heldout)
+
+
+def own_bands(name: str, config: DomainConfig, bands: Bands) -> Bands:
+    """The bands of a domain: those the recipe's models see, at their places in the domain's own files.
+
+    Raises:
+        RecipeError: the domain's files lack one of them, or name one twice.
+    """
+    if not config.bands:
+        return bands
+    try:
+        return Bands.model_validate(bands.model_dump() | {"file": config.bands, "use": bands.names})
+    except ValidationError as error:
+        raise RecipeError(f"domain.{name}.bands: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
 def split(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +189,8 @@ def affine(
         scale and shift, each (N, C) float32.
     """
     own_mean, own_std = domain.stats.mean[domain.stats.member], domain.stats.std[domain.stats.member]
-    if mode == "source" and domain.config.role != "source":
+    trained_on = domain.config.role == "source" and domain.name in [source.name for source in sources]
+    if mode == "source" and not trained_on:
         mean, std = pool(np.concatenate([source.cache.moments for source in sources], axis=1), sources[0].shared)
     elif mode in ("official", "imagenet"):
         mean, std = constants(mode, domain.bands.names)

@@ -1,6 +1,7 @@
 """Patches on disk: where each release keeps them, and one image or mask as an array.
 
-Files are called `image_N.h5` and `mask_N.h5` and are paired by the integer N, never by sorted position (methods A3, A7).
+Files are called `image_N.h5` and `mask_N.h5` and are paired by the integer N, never by sorted position (methods A3, A7);
+pictures pair by their stems, and have layouts of their own in `l4s.data.folders`.
 Hidden files, `Thumbs.db`, `desktop.ini` and `__MACOSX` are left alone; anything else that is not a patch is an error, so
 that nothing is skipped silently.
 """
@@ -8,84 +9,69 @@ that nothing is skipped silently.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from l4s.data.bands import Bands
+from l4s.data.bands import Bands, make_bands
+from l4s.data.folders import bijie, hokkaido, holds_pictures
+from l4s.data.patch import FOLDERS as FOLDERS
+from l4s.data.patch import SPLITS as SPLITS
+from l4s.data.patch import PatchRef as PatchRef
+from l4s.data.patch import only_folder, split_folder
+from l4s.data.patch import tolerated as tolerated
+from l4s.data.pictures import is_picture, mask_of_picture, picture_bands, picture_shape
 from l4s.errors import DataError, RecipeError
-
-FOLDERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "official": {"train": ("TrainData",), "validation": ("ValidData",), "test": ("TestData",)},
-    "huggingface": {"train": ("train",), "validation": ("validation",), "test": ("test",)},
-    "split-folders": {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)},
-}
-"""Layout -> split -> the names its folder may have."""
-
-SPLITS = {name: split for folders in FOLDERS.values() for split, names in folders.items() for name in names}
-"""Every name of a split -> `train`, `validation` or `test`."""
 
 IMAGE_FOLDERS = ("img", "images")
 MASK_FOLDERS = ("mask", "masks", "annotations")
 NAME = re.compile(r"(image|mask)_([0-9]+)\.h5")
 LARGEST = 2**30  # bytes of one array; 14 float64 bands of 2,048 x 2,048 pixels take less than half of it
-TOLERATED = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
-@dataclass(frozen=True)
-class PatchRef:
-    """One patch: its id as written in the file name, the same as an integer, its files, its region ("" if none).
-
-    `square` is (side, row, column) of the part of its files that it is; None where it is all of them.
-    """
-
-    id: str
-    number: int
-    image: Path
-    mask: Path | None
-    region: str = ""
-    square: tuple[int, int, int] | None = None
-
-
-def _official(root: Path, split: str) -> tuple[PatchRef, ...] | None:
+def _official(root: Path, split: str, _: int) -> tuple[PatchRef, ...] | None:
     """`TrainData|ValidData|TestData/{img,mask}`: the original release and the complete one on Zenodo."""
-    folder = _split_folder(root, "official", split)
+    folder = split_folder(root, "official", split)
     return _apart(folder / "img", folder / "mask") if folder else None
 
 
-def _huggingface(root: Path, split: str) -> tuple[PatchRef, ...] | None:
+def _huggingface(root: Path, split: str, _: int) -> tuple[PatchRef, ...] | None:
     """`images/{train,validation,test}` and `annotations/{train,validation,test}`."""
-    images = _split_folder(root / "images", "huggingface", split)
+    images = split_folder(root / "images", "huggingface", split)
     return _apart(images, root / "annotations" / images.name) if images else None
 
 
-def _split_folders(root: Path, split: str) -> tuple[PatchRef, ...] | None:
+def _split_folders(root: Path, split: str, _: int) -> tuple[PatchRef, ...] | None:
     """`train|validation|valid|val|test`, each with `img|images` and perhaps `mask|masks|annotations`."""
-    folder = _split_folder(root, "split-folders", split)
-    images = _one(folder, IMAGE_FOLDERS) if folder else None
-    return _apart(images, _one(images.parent, MASK_FOLDERS)) if images else None
+    folder = split_folder(root, "split-folders", split)
+    return _beside(folder) if folder else None
 
 
-def _flat(root: Path, split: str) -> tuple[PatchRef, ...] | None:
+def _flat(root: Path, split: str, _: int) -> tuple[PatchRef, ...] | None:
     """The folder `root/split`; `root` itself where `split` is the mere name of a split."""
     folder = root / split
     return _folder(root if split in SPLITS and not folder.is_dir() else folder)
 
 
-READERS: dict[str, Callable[[Path, str], tuple[PatchRef, ...] | None]] = {
+READERS: dict[str, Callable[[Path, str, int], tuple[PatchRef, ...] | None]] = {
     "official": _official,
     "huggingface": _huggingface,
     "split-folders": _split_folders,
+    "bijie": bijie,
+    "hokkaido": hokkaido,
     "flat": _flat,
 }
-"""Layout -> function (root, split) that returns the patches, or None where the layout does not match."""
+"""Layout -> function (root, split, seed) that returns the patches, or None where the layout does not match.
+
+The seed is that of splits which are drawn because the release has none.
+"""
 
 
 def find_patches(
-    root: Path, split: str, *, layout: str = "auto", regions: Mapping[str, tuple[int, int]] = {}
+    root: Path, split: str, *, layout: str = "auto", regions: Mapping[str, tuple[int, int]] = {}, seed: int = 0
 ) -> tuple[PatchRef, ...]:
     """Find the patches of one split, in order of their integer ids; a patch without a mask file has mask None.
 
@@ -93,7 +79,7 @@ def find_patches(
     `root` (`.` is `root` itself) that holds the patches or has them in `img/`, with masks beside them or in `mask/`.
     With `layout="auto"` a named split never means `root` itself, so two splits cannot be the same files unnoticed.
     One extra folder around everything is tolerated where it is the only match. `regions` maps a name to the inclusive
-    range of ids that lie there.
+    range of ids that lie there. `seed` draws the splits of a release that has none (Bijie), where `.` is all of it.
 
     Raises DataError where nothing or more than one layout matches, for a foreign file, an id seen twice, a mask without
     an image, overlapping regions or an id outside all of them; RecipeError for an unknown layout or an absolute split.
@@ -104,9 +90,9 @@ def find_patches(
         raise RecipeError(f"split = {split!r} is absolute; name a folder relative to the data folder {root}")
     if not root.is_dir():
         raise DataError(f"the data folder {root} does not exist; point `root` (--data, $L4S_DATA) at the unpacked data")
-    found = _search(root, split, layout)
+    found = _search(root, split, layout, seed)
     if found is None:
-        found = _search_below(root, split, layout)
+        found = _search_below(root, split, layout, seed)
     if found is None:
         raise DataError(_nothing_found(root, split, layout))
     return _with_regions(found, regions) if regions else found
@@ -140,41 +126,37 @@ def in_square(values: np.ndarray, ref: PatchRef) -> np.ndarray:
     return values[..., row * side : (row + 1) * side, column * side : (column + 1) * side]
 
 
-def _search(root: Path, split: str, layout: str) -> tuple[PatchRef, ...] | None:
+def _search(root: Path, split: str, layout: str, seed: int) -> tuple[PatchRef, ...] | None:
     if layout != "auto":
-        return READERS[layout](root, split)
+        return READERS[layout](root, split, seed)
     # A folder that is spelt out wins; `train`, `validation` and `test` first mean the split, whatever its folder.
     if split not in SPLITS.values() and (found := _folder(root / split)) is not None:
         return found
     named = [name for name in READERS if name != "flat"]
-    matches = {name: refs for name in named if (refs := READERS[name](root, split)) is not None}
+    matches = {name: refs for name in named if (refs := READERS[name](root, split, seed)) is not None}
     if len(matches) > 1:
         raise DataError(f"{root} holds split {split!r} in several layouts: set `layout` to {' or '.join(matches)}")
     return next(iter(matches.values())) if matches else _folder(root / split)
 
 
-def _search_below(root: Path, split: str, layout: str) -> tuple[PatchRef, ...] | None:
+def _search_below(root: Path, split: str, layout: str, seed: int) -> tuple[PatchRef, ...] | None:
     # Where `root` itself is meant, a folder below it is something else.
     if layout == "flat" or Path(split) == Path("."):
         return None
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not tolerated(path)]
-    matches = {path: refs for path in folders if (refs := _search(path, split, layout)) is not None}
+    matches = {path: refs for path in folders if (refs := _search(path, split, layout, seed)) is not None}
     if len(matches) > 1:
         where = ", ".join(path.name for path in matches)
         raise DataError(f"{root} holds split {split!r} in several folders: {where}; set `root` (--data) to one of them")
     return next(iter(matches.values()), None)
 
 
-def _split_folder(parent: Path, layout: str, split: str) -> Path | None:
-    return _one(parent, FOLDERS[layout][SPLITS[split]]) if split in SPLITS else None
-
-
-def _one(parent: Path, names: Sequence[str]) -> Path | None:
-    there = [parent / name for name in names if (parent / name).is_dir()]
-    if len(there) > 1:
-        both = " and ".join(path.name for path in there)
-        raise DataError(f"{parent} holds {both}, which mean the same: rename one, or name the folder itself as `split`")
-    return there[0] if there else None
+def _beside(folder: Path) -> tuple[PatchRef, ...] | None:
+    """The patches of a folder that has them in `img/` or `images/`; pictures are of another layout."""
+    images = only_folder(folder, IMAGE_FOLDERS)
+    if images is None or holds_pictures(images):
+        return None
+    return _apart(images, only_folder(folder, MASK_FOLDERS))
 
 
 def _apart(images: Path, masks: Path | None) -> tuple[PatchRef, ...] | None:
@@ -189,13 +171,12 @@ def _folder(folder: Path) -> tuple[PatchRef, ...] | None:
     if not folder.is_dir():
         return None
     if not any(match and match[1] == "image" for match in (NAME.fullmatch(path.name) for path in folder.iterdir())):
-        images = _one(folder, IMAGE_FOLDERS)
-        return _apart(images, _one(folder, MASK_FOLDERS)) if images else None
+        return _beside(folder)
     found = _scan(folder, ("image", "mask"), folders=MASK_FOLDERS)
     # `img/` may be given itself, with its masks in `../mask`; next to any other name, `mask` may be somebody else's.
     here = folder.resolve()
-    beside = _one(here.parent, MASK_FOLDERS) if here.name in IMAGE_FOLDERS else None
-    others = [path for path in (_one(folder, MASK_FOLDERS), beside) if path]
+    beside = only_folder(here.parent, MASK_FOLDERS) if here.name in IMAGE_FOLDERS else None
+    others = [path for path in (only_folder(folder, MASK_FOLDERS), beside) if path]
     if len(others) + bool(found["mask"]) > 1:
         where = ", ".join(str(path) for path in ([folder] if found["mask"] else []) + others)
         raise DataError(f"masks for {folder} lie in several places: {where}; keep one of them")
@@ -215,11 +196,6 @@ def _scan(folder: Path, kinds: Sequence[str], folders: Sequence[str] = ()) -> di
         if other is not path:
             raise DataError(f"{other} and {path.name} have the same id {int(match[2])}: keep one of them")
     return found
-
-
-def tolerated(path: Path) -> bool:
-    """Is this a file or folder that systems leave behind, and no part of the data?"""
-    return path.name.startswith(".") or path.name in TOLERATED
 
 
 def _pair(folder: Path, images: Mapping[int, Path], masks: Mapping[int, Path]) -> tuple[PatchRef, ...]:
@@ -256,10 +232,13 @@ def _with_regions(refs: Sequence[PatchRef], regions: Mapping[str, tuple[int, int
 
 def _nothing_found(root: Path, split: str, layout: str) -> str:
     pattern = {"official": "{}/img", "huggingface": "images/{}", "split-folders": "{}/img|images"}
+    pattern |= {"hokkaido": "{}/image|images|img"}
     names = {name: FOLDERS[name].get(SPLITS.get(split, ""), ()) for name in pattern if layout in ("auto", name)}
     places = [pattern[name].format(folder) for name, folders in names.items() for folder in folders]
     if layout in ("auto", "flat"):
         places += [f"{split}/image_N.h5", f"{split}/img|images"]
+    if layout in ("auto", "bijie") and split in SPLITS:
+        places.append("landslide/image")
     looked = ", ".join(dict.fromkeys(places)) or f"train, validation and test, the splits that layout {layout!r} has"
     entries = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(root.iterdir())]
     there = ", ".join(entries[:12]) + (f" and {len(entries) - 12} more" if entries[12:] else "")
@@ -304,6 +283,8 @@ def _bands_last(path: Path, shape: Sequence[int], bands: Bands) -> bool:
 
 def image_shape(ref: PatchRef, bands: Bands) -> tuple[int, int]:
     """Height and width of a patch's file in pixels, without its values. Raises DataError as `read_image` does."""
+    if is_picture(ref.image):
+        return picture_shape(ref.image)
     with _open(ref.image, "img") as data:
         shape = data.shape
     height, width = shape[:2] if _bands_last(ref.image, shape, bands) else shape[1:]
@@ -315,6 +296,8 @@ def patch_sides(ref: PatchRef) -> tuple[int, int]:
 
     Raises DataError for a broken file, a missing key or another number of axes.
     """
+    if is_picture(ref.image):
+        return picture_shape(ref.image)
     with _open(ref.image, "img") as data:
         shape = tuple(int(side) for side in data.shape)
     if len(shape) != 3:
@@ -323,22 +306,34 @@ def patch_sides(ref: PatchRef) -> tuple[int, int]:
 
 
 def read_image(ref: PatchRef, bands: Bands) -> np.ndarray:
-    """Read the image of a patch: (C, H, W) float32, the bands of `bands.names` in that order, values as stored.
+    """Read the image of a patch: (C, H, W) float32, the bands of `bands.names` in that order, as stored or made.
 
     The file holds (H, W, C) or (C, H, W) of any integer or float type under `img`. NaN is kept: statistics leave it out.
     Raises DataError, naming the file, for a broken file, a missing key, other bands, other types or infinite values.
     """
-    with _open(ref.image, "img") as data:
-        last = _bands_last(ref.image, data.shape, bands)
-        if data.dtype.kind not in "fiu":
-            raise DataError(f"{ref.image} holds {data.dtype} under 'img'; store integers or floats")
-        values = data[()]
-    chosen = np.moveaxis(values, -1, 0)[list(bands.index)] if last else values[list(bands.index)]
+    values = picture_bands(ref, bands) if is_picture(ref.image) else _stored(ref.image, bands)
+    chosen = values[list(bands.index)]
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         image = np.ascontiguousarray(chosen, dtype=np.float32)
-    if infinite := [name for name, band in zip(bands.names, image, strict=True) if np.isinf(band).any()]:
+    _refuse_infinite(ref, bands.stored, image)
+    made = make_bands(image, bands)
+    _refuse_infinite(ref, bands.names, made)
+    return in_square(made, ref)
+
+
+def _refuse_infinite(ref: PatchRef, names: Sequence[str], image: np.ndarray) -> None:
+    if infinite := [name for name, band in zip(names, image, strict=True) if np.isinf(band).any()]:
         raise DataError(f"{ref.image} is infinite in float32 in {', '.join(infinite)}; write NaN for missing values")
-    return in_square(image, ref)
+
+
+def _stored(path: Path, bands: Bands) -> np.ndarray:
+    """The bands of an HDF5 file, (C, H, W) in file order."""
+    with _open(path, "img") as data:
+        last = _bands_last(path, data.shape, bands)
+        if data.dtype.kind not in "fiu":
+            raise DataError(f"{path} holds {data.dtype} under 'img'; store integers or floats")
+        values: np.ndarray = data[()]
+    return np.moveaxis(values, -1, 0) if last else values
 
 
 def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[int] = (255,)) -> np.ndarray:
@@ -351,9 +346,12 @@ def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[in
     if twice := sorted({*positive} & {*ignore} | {0} & {*positive, *ignore}):
         why = "0 is the background" if twice[0] == 0 else "it is in both"
         raise RecipeError(f"mask value {twice[0]} has two meanings ({why}): take it out of `positive` or `ignore`")
+    if ref.background:
+        return in_square(np.zeros(picture_shape(ref.image), np.uint8), ref)
     if ref.mask is None:
         raise DataError(f"patch {ref.id} has no mask beside {ref.image}: use it as an unlabelled target")
-    values = read_plane(ref.mask)
+    plain = (tuple(positive), tuple(ignore)) == ((1,), (255,))
+    values = mask_of_picture(ref.mask, ref.image, plain) if is_picture(ref.mask) else read_plane(ref.mask)
     strange = np.setdiff1d(values, [0, *positive, *ignore])
     if strange.size:
         some = ", ".join(f"{value:g}" for value in strange[:8].astype(float))

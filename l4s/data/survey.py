@@ -9,6 +9,7 @@ import numpy as np
 from l4s import log
 from l4s.data.bands import L4S_BANDS, Bands
 from l4s.data.domain import Domain
+from l4s.data.pictures import is_picture
 from l4s.data.readers import READERS, PatchRef, find_patches, read_array, read_image
 from l4s.data.stats import patch_moments, subdomain_stats
 from l4s.errors import DataError
@@ -60,7 +61,7 @@ def survey(root: Path, splits: Sequence[str] = (), bands: Bands | None = None, l
         DataError: no patches, broken files, or another number of bands than named.
     """
     found = {split: find_patches(root, split, layout=layout) for split in splits or splits_in(root)}
-    named = bands or detect_bands(next(iter(found.values()))[0].image)
+    named = bands or _detected(next(iter(found.values()))[0])
     return [_survey(root.resolve().name if s == "." else s, patches, named) for s, patches in found.items()]
 
 
@@ -70,12 +71,21 @@ def splits_in(root: Path) -> tuple[str, ...]:
     return tuple(found) or (".",)
 
 
-def detect_bands(image: Path) -> Bands:
+def _detected(patch: PatchRef) -> Bands:
+    return detect_bands(patch.image, patch.dem is not None)
+
+
+def detect_bands(image: Path, dem: bool = False) -> Bands:
     """The bands of a file by their number: those of Landslide4Sense for 14, else band1, band2, ... in file order.
+
+    Those of a picture are called r, g, b, and dem where there is one beside it.
 
     Raises:
         DataError: the file is no patch.
     """
+    if is_picture(image):
+        log.warn("the channels of pictures are called r, g, b in file order; name them with --bands if that is another")
+        return Bands(file=("r", "g", "b", "dem") if dem else ("r", "g", "b"), rgb=("r", "g", "b"))
     shape = read_array(image, "img").shape
     if len(shape) != 3:
         raise DataError(f"{image} has shape {shape}; a patch is (H, W, bands) or (bands, H, W)")
@@ -91,7 +101,9 @@ def detect_bands(image: Path) -> Bands:
 def survey_domain(domain: Domain) -> Survey:
     """Statistics of an open domain as a whole."""
     stats = subdomain_stats(domain.cache.moments, [patch.region for patch in domain.patches], SubDomains())
-    missing = 1 - domain.cache.moments[0].mean(0) / np.prod(domain.size)
+    padded = domain.fitting is not None and domain.fitting.by == "pad"
+    pixels = domain.shapes.prod(axis=1).mean() if padded else np.prod(domain.size)
+    missing = 1 - domain.cache.moments[0].mean(0) / pixels
     labelled = int(domain.cache.labelled.sum())
     facts = (domain.name, domain.bands.names, len(domain), labelled)
     return Survey(*facts, stats.mean[0], stats.std[0], missing, stats.digest)
@@ -105,11 +117,11 @@ def _survey(name: str, patches: Sequence[PatchRef], bands: Bands) -> Survey:
         pixels += image[0].size
     moments = np.stack(rows, axis=1)
     stats = subdomain_stats(moments, [patch.region for patch in patches], SubDomains())
-    labelled = sum(patch.mask is not None for patch in patches)
+    labelled = sum(patch.labelled for patch in patches)
     missing = 1 - moments[0].sum(0) / pixels
     return Survey(name, bands.names, len(patches), labelled, stats.mean[0], stats.std[0], missing, stats.digest)
 
 
 def _holds(root: Path, split: str, layout: str) -> bool:
     # the flat layout takes any folder for its split: only one of the split's own name counts here
-    return (layout != "flat" or (root / split).is_dir()) and READERS[layout](root, split) is not None
+    return (layout != "flat" or (root / split).is_dir()) and READERS[layout](root, split, 0) is not None

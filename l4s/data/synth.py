@@ -5,12 +5,12 @@ do: mostly by a gain and an offset per band, and by sun, season, soil, terrain a
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import h5py
 import numpy as np
@@ -139,8 +139,8 @@ def write_dataset(
         "masks": [split for split in SPLITS if split in masks],
         "domains": {split: domain.model_dump(mode="json") for split, domain in domains.items()},
     }
-    if (finished := _held(out, arguments)) is not None:
-        return finished
+    if (finished := held(out, arguments)) is not None:
+        return {split: finished[split] for split in SPLITS}
     write_json(out / MANIFEST, {"arguments": arguments})
     splits = {
         split: write_domain(out / FOLDERS["official"][split][0], domain, masks=split in masks, workers=workers)
@@ -164,8 +164,12 @@ def _domains(
     return dict(zip(SPLITS, (source, *targets), strict=True))
 
 
-def _held(out: Path, arguments: dict[str, object]) -> dict[str, Summary] | None:
-    """What a finished data set with these arguments holds; None where there is none yet."""
+def held(out: Path, arguments: Mapping[str, object]) -> dict[str, Any] | None:
+    """What a finished data set with these arguments holds, part by part; None where there is none yet.
+
+    Raises:
+        DataError: `out` holds something else.
+    """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: name a folder to write to")
     if not out.exists() or not any(out.iterdir()):
@@ -175,4 +179,4 @@ def _held(out: Path, arguments: dict[str, object]) -> dict[str, Summary] | None:
     manifest = read_json(out / MANIFEST)
     if manifest.get("arguments") != arguments:
         raise DataError(f"{out} holds a data set made with other arguments: choose another folder or delete this one")
-    return {split: manifest["splits"][split] for split in SPLITS} if "splits" in manifest else None
+    return dict(manifest["splits"]) if "splits" in manifest else None

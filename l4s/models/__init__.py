@@ -13,9 +13,12 @@ from l4s.models.baseline import baseline
 from l4s.models.classifier import patch_classifier
 from l4s.models.contract import Output
 from l4s.models.deeplab import deeplabv3plus
+from l4s.models.fusion import fusion
 from l4s.models.hrnet_ocr import hrnet_ocr
+from l4s.models.pair_cnn import pair_cnn
 from l4s.models.segformer import segformer
 from l4s.models.segformer_hf import segformer_hf
+from l4s.models.siamese import siamese
 from l4s.models.unet import unet
 
 if TYPE_CHECKING:
@@ -31,7 +34,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "hrnet_ocr": hrnet_ocr,
     "baseline": baseline,
     "deeplabv3plus": deeplabv3plus,
+    "fusion": fusion,
     "patch_classifier": patch_classifier,
+    "siamese": siamese,
+    "pair_cnn": pair_cnn,
     "anomaly_unet": anomaly_unet,
     "local_std": local_std,
     "brightness": brightness,
@@ -41,6 +47,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 ANSWERS = {
     "patch_classifier": "classify",
+    "siamese": "classify",
     "anomaly_unet": "anomaly",
     "local_std": "score",
     "brightness": "score",

@@ -90,8 +90,10 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
     plan = read_plan(one_cell(run))
     number = finished_round(plan, use.round, use.group)
     members = plan.groups(number)[find_group(plan, number, use.group)]
+    _refuse_made(plan)
     for member in members:
         _refuse_adabn(member)
+        _refuse_features(member)
     window = _side(plan) if use.window is None else use.window
     stride = max(1, window // 2) if use.stride is None else use.stride
     kind, submit = _kind(members), plan.recipe.submit
@@ -167,6 +169,22 @@ def _refuse_adabn(member: Member) -> None:
         raise RunError(
             f"member {member.name} adapts its BatchNorm to the images it predicts (adabn), which is not done on scenes: "
             f"use a run made with --set member.{member.base}.adabn=false, which takes over the same training"
+        )
+
+
+def _refuse_features(member: Member) -> None:
+    if member.features is not None:
+        raise RunError(
+            f"member {member.name} reads the embeddings of another (features), which are not computed on scenes: cut the "
+            "scene into patches (`l4s data chip`), and predict these with `l4s predict --run RUN --images DIR`"
+        )
+
+
+def _refuse_made(plan: Plan) -> None:
+    if made := list(plan.recipe.bands.make):
+        raise RunError(
+            f"the run makes bands of others ({', '.join(made)}), some from whole patches, which is not done on scenes: cut "
+            "the scene into patches (`l4s data chip`), and predict these with `l4s predict --run RUN --images DIR`"
         )
 
 

@@ -14,7 +14,6 @@ from l4s.errors import RunError
 from l4s.experiment import weights
 from l4s.load import Member
 from l4s.member import norm_row, trained_member
-from l4s.recipe import Normalise
 from l4s.scene import parts
 from l4s.scene.job import Job, SceneUse, decide
 from l4s.scene.network import Network, Voice, says_one_value
@@ -96,14 +95,14 @@ def _layout(engine: Engine, job: Job, voices: Sequence[Voice]) -> Layout:
 def _affines(engine: Engine, job: Job, out: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation, (C,) each, that every member standardises the scene by."""
     own = _own_moments(engine, job, out) if "separated" in job.modes.values() else None
-    return [_affine(job, job.modes[member.name], own) for member in job.members]
+    return [_affine(job, member, own) for member in job.members]
 
 
-def _affine(job: Job, mode: Normalise, own: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    recipe = job.plan.recipe
+def _affine(job: Job, member: Member, own: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    recipe, mode = job.plan.recipe, job.modes[member.name]
     if mode in ("official", "imagenet"):
         return constants(mode, recipe.bands.names)
-    names = recipe.domains("source")
+    names = recipe.sources(member.config)
     shared = [[recipe.bands.names.index(band) for band in group] for group in recipe.domain[names[0]].share_stats]
     moments = [stored_moments(job.plan, name) for name in names] if own is None or mode == "source" else [own]
     return pool(np.stack(moments, axis=1), shared)

@@ -1,6 +1,7 @@
 """Scenes on disk: GeoTIFFs with bands by name, read by windows and written whole or not at all; the only importer of rasterio."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from l4s.errors import DataError, did_you_mean
 try:
     import rasterio
     from rasterio.enums import Resampling
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.io import DatasetReader
     from rasterio.shutil import copy as copy_raster
     from rasterio.transform import Affine
@@ -185,6 +186,38 @@ def read_tags(path: Path) -> dict[str, str]:
         return dict(source.tags())
 
 
+def picture_shape(path: Path) -> tuple[int, int]:
+    """Height and width of a small raster file, a GeoTIFF or PNG.
+
+    Raises:
+        DataError: no such raster.
+    """
+    with _environment(SMALLEST_CACHE), _small(path) as source:
+        return source.height, source.width
+
+
+def read_picture(path: Path, most: int) -> tuple[np.ndarray, float | None]:
+    """A small raster file, a GeoTIFF or PNG, as stored.
+
+    Args:
+        most: pixels that it may have.
+
+    Returns:
+        (C, H, W) of the file's dtype, and the value that stands for missing ones, None where there is none.
+
+    Raises:
+        DataError: no such raster, a damaged or a larger one.
+    """
+    with _environment(SMALLEST_CACHE), _small(path) as source:
+        if source.height * source.width * source.count > most * 4:
+            raise DataError(
+                f"{path} is {source.width} x {source.height} pixels of {source.count} bands, more than a patch can have: "
+                "cut it, or map it as a scene"
+            )
+        with _named(path, "reading"):
+            return np.asarray(source.read()), source.nodata
+
+
 @contextmanager
 def reading(scene: Scene, cache: int = SMALLEST_CACHE) -> Iterator[Reader]:
     """Open a scene for reading by windows. GDAL keeps about one row of the file's blocks in memory, or `cache` bytes.
@@ -331,6 +364,16 @@ def _opened(path: Path) -> Iterator[DatasetReader]:
         raise DataError(f"there is no file {path}")
     with _named(path, "opening"):
         source = rasterio.open(path)
+    with source:
+        yield source
+
+
+@contextmanager
+def _small(path: Path) -> Iterator[DatasetReader]:
+    """A raster that needs no georeference, of the format that its name says: others may name files to read instead."""
+    with _named(path, "opening"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        source = rasterio.open(path, driver="PNG" if path.suffix.lower() == ".png" else "GTiff")
     with source:
         yield source
 

@@ -53,7 +53,10 @@ def write_scene_pair(
     bands: Sequence[str] = BANDS,
     plain: bool = False,
 ) -> Pair:
-    """Write a generated scene and its landslides; the same arguments give the same bytes, and no work the second time.
+    """Write a generated scene and its landslides; what is there already, made with the same arguments, is left alone.
+
+    The same arguments give the same bytes on one machine with one number of threads (`OMP_NUM_THREADS`): the linear algebra
+    library cuts its sums by them.
 
     `out` is uint16 at 10 m, reflectance x 10,000, with a tilted footprint and 0 around it. The landslides, about 2 % of
     the pixels, come as `<out>-mask.tif` (0, 1, 255 outside) and as polygons, which follow the mask's pixels.

@@ -194,7 +194,7 @@ def test_a_mask_of_another_size_is_named(data, place):
 def test_a_value_that_float16_cannot_hold_is_refused(data):
     patch = patches_in(data)[0]
     with pytest.raises(DataError, match="image_1.h5 has values over 60,000 standard deviations from the mean"):
-        cache_module._standardise(patch, RGB, np.zeros(3), np.full(3, 1e-4))
+        cache_module._standardise(patch, read_image(patch, RGB), np.zeros(3), np.full(3, 1e-4))
 
 
 def test_progress_is_shown_for_both_passes(data, place):

@@ -284,3 +284,19 @@ def test_a_source_without_masks_only_where_it_says_so(data):
     with pytest.raises(DataError, match="source patch .*image_3.h5 has no mask"):
         opened(data)
     assert opened(data, labelled=False).cache.labelled.tolist() == [True, True, False, True, True, True, True, True]
+
+
+def test_files_with_bands_of_another_order(tmp_path):
+    """Hokkaido's pictures are blue, green, red: the same values at other places are the same domain."""
+    image = np.random.default_rng(0).random((8, 8, 3))
+    mask = np.zeros((8, 8), np.uint8)
+    write_images(tmp_path / "a", [image], [mask])
+    write_images(tmp_path / "b", [image[..., ::-1]], [mask])
+    turned = DomainConfig(role="source", split=".", bands=("b2", "b3", "b4"))
+    straight = open_domain("x", DomainConfig(role="source", split="."), RGB, tmp_path / "a", tmp_path / "cache")
+    other = open_domain("x", turned, RGB, tmp_path / "b", tmp_path / "cache")
+    np.testing.assert_array_equal(straight.cache.images, other.cache.images)
+    assert other.bands.names == RGB.names
+    with pytest.raises(RecipeError, match="domain.x.bands: bands.use names 'b2', which is not one of"):
+        lacking = turned.model_copy(update={"bands": ("b4", "b3", "nir")})
+        open_domain("x", lacking, RGB, tmp_path / "b", tmp_path / "cache")

@@ -13,15 +13,28 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from l4s.data.bands import Bands
+from l4s.data.bands import L4S_BANDS, Bands
 from l4s.errors import RecipeError
 from l4s.models import MODELS, Output, build_model, check_options
 from l4s.models.encoders import encoder_name
 
 BANDS = {
-    3: Bands(use=("b4", "b3", "b2")),
-    7: Bands(use=("b2", "b3", "b4", "b8", "b11", "slope", "dem")),
-    14: Bands(),
+    3: Bands(
+        use=("b4", "b3", "b2"),
+        groups={"rgb": ("b4", "b3"), "dem": ("b2",), "pre": ("b4", "b3"), "post": ("b3", "b2")},
+    ),
+    7: Bands(
+        use=("b2", "b3", "b4", "b8", "b11", "slope", "dem"),
+        groups={
+            "rgb": ("b4", "b3", "b2", "b8", "b11"),
+            "dem": ("dem", "slope"),
+            "pre": ("b2", "b3", "b4", "b8"),
+            "post": ("b8", "b11", "slope", "dem"),
+        },
+    ),
+    14: Bands(
+        groups={"rgb": L4S_BANDS[:12], "dem": L4S_BANDS[12:], "pre": L4S_BANDS[:7], "post": L4S_BANDS[7:]},
+    ),
 }
 SWIN = "swin_tiny_patch4_window7_224"
 NARROW = [32, 16, 8, 8, 8]
@@ -39,19 +52,28 @@ CASES = {
     "patch_classifier": ("patch_classifier", {"encoder": "test_resnet"}),
     "patch-swin": ("patch_classifier", {"encoder": SWIN}),
     "anomaly_unet": ("anomaly_unet", {"width": 2}),
+    "fusion": ("fusion", {"width": 2}),
+    "siamese": ("siamese", {"encoder": "cnn", "embedding": 3, "head": "topk", "kernel": 3}),
+    "pair_cnn": ("pair_cnn", {"widths": [4, 4], "kernel": 3}),
 }
 """The smallest of each family; every one of them keeps the whole contract."""
 SMALL = (
     *("unet", "segformer", "baseline", "segformer_hf", "hrnet_ocr"),
-    *("deeplabv3plus", "patch_classifier", "anomaly_unet"),
+    *("deeplabv3plus", "patch_classifier", "anomaly_unet", "fusion", "siamese", "pair_cnn"),
 )
 """One of each builder."""
 FIXED = {"local_std": {}, "brightness": {}, "ndvi": {}}
 """Models without parameters, which have nothing to learn, to save or to start from."""
-EXTRAS = {"hrnet_ocr": {"aux": 1}, "anomaly_unet": {"reconstruction": 3, "ssim": 1}}
-"""Name and channels of what a model returns beside its logits, for 3 bands."""
-PATCH = {"patch_classifier", "patch-swin"}
-STRIDE = {"baseline": 16, "deeplabv3plus": 16, "deeplab-resnet": 16, "anomaly_unet": 16}
+BANDWISE = 0
+EXTRAS = {
+    "hrnet_ocr": {"aux": 1},
+    "anomaly_unet": {"reconstruction": BANDWISE, "ssim": 1},
+    "fusion": {"feature": 2, "attention": 4},
+    "siamese": {"embedding": 6},
+}
+"""Name and channels of what a model returns beside its logits; BANDWISE: as many as the image has bands."""
+PATCH = {"patch_classifier", "patch-swin", "siamese"}
+STRIDE = {"baseline": 16, "deeplabv3plus": 16, "deeplab-resnet": 16, "anomaly_unet": 16, "fusion": 16, "pair_cnn": 1}
 WINDOW = {"anomaly_unet": 5, "local_std": 3}
 """How far the edge of an image reaches into the logits of models that look at a window around each pixel."""
 PROMOTED = [CASES[case] for case in ("segformer", "segformer_hf", "swin")]
@@ -111,7 +133,7 @@ def test_forward_and_backward_with_any_bands(case, channels):
     assert output.extras.keys() == EXTRAS.get(case, {}).keys()
     assert output.logits.shape == ((2, 1) if case in PATCH else (2, 1, 64, 64))
     for name, extra in output.extras.items():
-        assert extra.shape == (2, channels if EXTRAS[case][name] == 3 else 1, 64, 64)
+        assert extra.shape == (2, EXTRAS[case][name] or channels, 64, 64)
     assert {each.dtype for each in (output.logits, *output.extras.values())} == {torch.float32}
     output.logits.square().mean().backward()
     for key, parameter in model.named_parameters():
@@ -409,7 +431,7 @@ def test_encoder_names():
     ("name", "options", "message"),
     [
         ("unett", {}, "'unett' is not a model, did you mean 'unet'"),
-        ("zzz", {}, "there are: anomaly_unet, baseline, brightness, deeplabv3plus, hrnet_ocr, local_std, ndvi"),
+        ("zzz", {}, "there are: anomaly_unet, baseline, brightness, deeplabv3plus, fusion, hrnet_ocr, local_std, ndvi"),
         ("unet", {"encodr": "resnet18"}, "model.encodr .*'unet', did you mean 'encoder'"),
         ("baseline", {"weights": "package"}, "model.weights is not an option of model 'baseline'"),
         ("unet", {"size": 64}, "model.size"),

@@ -1,0 +1,77 @@
+"""How far off the number of landslide pixels of a patch is, wherever they lie (Böhm 2022, equation 1)."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from l4s.errors import DataError
+
+IGNORED = 255
+PARTS = ("all", "empty", "landslide")
+
+
+def count_errors(values: Iterable[np.ndarray], masks: Iterable[np.ndarray], threshold: float | None) -> np.ndarray:
+    """Predicted minus true landslide pixels of each patch, over its valid pixels: (N,) float64.
+
+    Args:
+        values: (H, W) in [0, 1] of each patch.
+        masks: (H, W) uint8 {0, 1, 255 = ignored} of each patch.
+        threshold: pixels at or above it are predicted landslide; None: the sum of the probabilities, as in the paper's
+            released code (methods E2).
+
+    Raises:
+        DataError: the sizes of a patch differ.
+    """
+    errors = []
+    for number, (value, mask) in enumerate(zip(values, masks, strict=True)):
+        if value.shape != mask.shape:
+            raise DataError(f"patch {number}: the prediction is {value.shape}, the truth {mask.shape}")
+        valid = mask != IGNORED
+        found = value.astype(np.float64) if threshold is None else value.astype(np.float64) >= threshold
+        errors.append(float(found[valid].sum()) - np.count_nonzero(mask == 1))
+    return np.array(errors, np.float64)
+
+
+def split_patches(masks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Which patches there are by name of `PARTS`: (N,) bool each; a patch is empty where no valid pixel is landslide."""
+    landslide = np.array([bool((mask == 1).any()) for mask in masks])
+    return {"all": np.ones(len(landslide), bool), "empty": ~landslide, "landslide": landslide}
+
+
+def summary(errors: np.ndarray) -> dict[str, float]:
+    """Median and mean of the errors and of their sizes; the paper shows medians. All 0 where there is no patch."""
+    if not len(errors):
+        return dict.fromkeys(("median", "mean", "median_size", "mean_size"), 0.0)
+    size = np.abs(errors)
+    figures = {
+        "median": np.median(errors),
+        "mean": errors.mean(),
+        "median_size": np.median(size),
+        "mean_size": size.mean(),
+    }
+    return {name: float(value) for name, value in figures.items()}
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean of runs that differ in their seed: sd (n - 1) / sqrt(n); 0 for one run."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def printed_error(values: np.ndarray) -> float:
+    """The error bar of the paper's released code, which divides by n in place of its root (methods E2); 0 for one run."""
+    return float(values.std() / len(values)) if len(values) > 1 else 0.0
+
+
+def paired_mean(a: np.ndarray, b: np.ndarray, seed: int, draws: int = 1000, level: float = 0.95) -> dict[str, float]:
+    """Mean of a minus that of b over the same patches, and its percentile interval when these are drawn again.
+
+    Raises:
+        DataError: there are not equally many, or none.
+    """
+    if a.shape != b.shape or not len(a):
+        raise DataError(f"a paired comparison needs the same patches, got {a.shape} and {b.shape}")
+    difference = a - b
+    rng = np.random.default_rng(seed)
+    means = [difference[rng.integers(len(a), size=len(a))].mean() for _ in range(draws)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return {"difference": float(difference.mean()), "low": float(low), "high": float(high)}

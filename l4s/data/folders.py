@@ -1,0 +1,186 @@
+"""Data sets of pictures: the layouts of Bijie (Ji 2020) and of Hokkaido (Lissak 2024), whose files pair by their stems."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from l4s.data.patch import SPLITS, PatchRef, only_folder, split_folder, tolerated
+from l4s.data.pictures import DEM_FOLDER, SUFFIXES, is_picture
+from l4s.data.splits import SHARES, draw_splits, read_splits, write_splits
+from l4s.errors import DataError, RecipeError
+
+CLASSES = ("landslide", "non-landslide")
+PNG = (".png",)
+IMAGES, MASKS = ("image", "images", "img"), ("mask", "masks", "label", "labels")
+"""Names that Hokkaido's folders of images and masks may have."""
+
+
+def bijie(root: Path, split: str, seed: int) -> tuple[PatchRef, ...] | None:
+    """`landslide/{image,mask,dem}` and `non-landslide/{image,dem}`, PNG; a folder doubled around them is tolerated.
+
+    Ids are `landslide-<stem>` and `non-landslide-<stem>`, because stems are unique only in their class; numbers count all
+    patches in natural order from 1. Patches of `non-landslide` are background throughout. The release has no split: lists
+    in `splits/` are honoured, else it is drawn by `seed`. `.` is all patches.
+
+    Raises:
+        DataError: a foreign file, a file without its image, or lists that contradict the files.
+        RecipeError: a seed is given that draws other splits than those listed.
+    """
+    folder = bijie_folder(root)
+    if folder is None or (split not in SPLITS and Path(split) != Path(".")):
+        return None
+    every = bijie_patches(folder)
+    if split not in SPLITS:
+        return every
+    chosen = set(_chosen(folder, every, seed)[SPLITS[split]])
+    if not chosen:
+        raise DataError(f"{folder} has {len(every)} patches, of which none is in split {split!r}: too few to draw from")
+    return tuple(patch for patch in every if patch.id in chosen)
+
+
+def bijie_folder(root: Path) -> Path | None:
+    """The folder that holds the classes: `root`, or the only thing in it; None where neither does."""
+    inside = [path for path in sorted(root.iterdir()) if not tolerated(path)] if root.is_dir() else []
+    for folder in (root, *(inside if len(inside) == 1 else [])):
+        if any((folder / name / "image").is_dir() for name in CLASSES):
+            return folder
+    return None
+
+
+def bijie_patches(folder: Path) -> tuple[PatchRef, ...]:
+    """All patches below the folder of the classes, in natural order of their ids.
+
+    Raises:
+        DataError: a foreign file, a file without its image, or no patch at all.
+    """
+    refs = [ref for name in CLASSES if (folder / name / "image").is_dir() for ref in _class(folder / name)]
+    return _numbered(refs, folder)
+
+
+def _class(folder: Path) -> list[PatchRef]:
+    masks = folder / "mask"
+    background = folder.name == CLASSES[1]
+    if background and masks.is_dir():
+        raise DataError(f"{masks} is there, but patches of {folder.name} are background throughout: move it away")
+    images = _files(folder / "image", PNG)
+    truth = _files(masks, PNG) if masks.is_dir() else {}
+    return _pair(images, truth, _dems(folder), f"{folder.name}-", background)
+
+
+def hokkaido(root: Path, split: str, seed: int = 0) -> tuple[PatchRef, ...] | None:
+    """`train|validation|valid|val|test`, or another folder, each with `image|images|img`, and perhaps masks and `dem`.
+
+    PNG or TIFF; ids are stems, numbers count them in natural order from 1.
+
+    Raises:
+        DataError: a foreign file, a file without its image, or two folders or files for the same.
+    """
+    folder = split_folder(root, "hokkaido", split) or root / split
+    images = only_folder(folder, IMAGES) if folder.is_dir() else None
+    if images is None or not holds_pictures(images):
+        return None
+    masks = only_folder(folder, MASKS)
+    refs = _pair(_files(images, SUFFIXES), _files(masks, SUFFIXES) if masks else {}, _dems(folder))
+    return _numbered(refs, images)
+
+
+def picture_layout(root: Path) -> str | None:
+    """`bijie` or `hokkaido` where `root` or a folder right below it holds pictures like that; else None."""
+    for folder in (root, *(path for path in sorted(root.iterdir()) if path.is_dir() and not tolerated(path))):
+        if bijie_folder(folder):
+            return "bijie"
+        images = only_folder(folder, IMAGES)
+        if images and holds_pictures(images):
+            return "hokkaido"
+    return None
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Does a folder hold pictures, and no patches of HDF5?"""
+    names = [path for path in folder.iterdir() if not tolerated(path)]
+    return any(map(is_picture, names)) and not any(path.suffix.lower() == ".h5" for path in names)
+
+
+def save_splits(root: Path, *, shares: Sequence[int] = SHARES, seed: int = 0) -> tuple[Path, dict[str, list[str]]]:
+    """Draw the splits of a data set in Bijie's layout, and save them as `splits/{train,validation,test}.txt`.
+
+    Returns:
+        The folder of the lists, and the ids of each split in natural order.
+
+    Raises:
+        DataError: `root` is no such data set, or other lists lie there. RecipeError: the shares mean nothing.
+    """
+    folder = bijie_folder(root)
+    if folder is None:
+        raise DataError(
+            f"{root} is no data set in the layout 'bijie', which alone comes without splits: looked for "
+            f"{' and '.join(f'{name}/image' for name in CLASSES)}"
+        )
+    drawn = draw_splits(by_class(bijie_patches(folder)), seed=seed, shares=shares)
+    ordered = {name: sorted(ids, key=natural) for name, ids in drawn.items()}
+    return write_splits(folder, ordered), ordered
+
+
+def _chosen(folder: Path, every: Sequence[PatchRef], seed: int) -> Mapping[str, Sequence[str]]:
+    """The ids of each split: those of the lists that lie there, else drawn."""
+    shipped = read_splits(folder, [ref.id for ref in every])
+    drawn = draw_splits(by_class(every), seed=seed) if shipped is None or seed else {}
+    if shipped is None:
+        return drawn
+    if seed and any(set(shipped[name]) != set(ids) for name, ids in drawn.items()):
+        raise RecipeError(f"split_seed = {seed} draws other splits than {folder / 'splits'} lists: leave it out")
+    return shipped
+
+
+def by_class(patches: Sequence[PatchRef]) -> list[list[str]]:
+    """The ids of patches with landslides, and of those without."""
+    return [[ref.id for ref in patches if ref.background is background] for background in (False, True)]
+
+
+def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """The files of a folder by their stems."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if tolerated(path):
+            continue
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            raise DataError(f"{path} is no {' or '.join(suffixes)}: move it away, so that nothing is skipped silently")
+        other = found.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(f"{other} and {path.name} have the same stem: keep one of them")
+    return found
+
+
+def _dems(folder: Path) -> dict[str, Path]:
+    dems = folder / DEM_FOLDER
+    return _files(dems, SUFFIXES) if dems.is_dir() else {}
+
+
+def _pair(
+    images: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    dems: Mapping[str, Path],
+    prefix: str = "",
+    background: bool = False,
+) -> list[PatchRef]:
+    for kind, files in (("mask", masks), ("DEM", dems)):
+        if lost := sorted(files.keys() - images.keys()):
+            more = f" (and {len(lost) - 1} more)" if lost[1:] else ""
+            raise DataError(f"{files[lost[0]]}{more} has no image of its stem: add the image or remove the {kind}")
+    return [
+        PatchRef(f"{prefix}{stem}", 0, path, masks.get(stem), dem=dems.get(stem), background=background)
+        for stem, path in images.items()
+    ]
+
+
+def _numbered(refs: Sequence[PatchRef], folder: Path) -> tuple[PatchRef, ...]:
+    if not refs:
+        raise DataError(f"{folder} holds no pictures: unpack them there, or change `split` or `root` (--data)")
+    ordered = sorted(refs, key=lambda ref: natural(ref.id))
+    return tuple(replace(ref, number=number) for number, ref in enumerate(ordered, 1))
+
+
+def natural(text: str) -> tuple[list[str | int], str]:
+    """A sort key that puts 9 before 10: text and numbers alternate, so that only equal kinds meet."""
+    return [int(piece) if row % 2 else piece for row, piece in enumerate(re.split(r"([0-9]+)", text))], text

@@ -1,0 +1,68 @@
+"""What the readers of all layouts share: a patch's files, the folders of splits, and files that systems leave behind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from l4s.errors import DataError
+
+FOLDERS: dict[str, dict[str, tuple[str, ...]]] = {
+    "official": {"train": ("TrainData",), "validation": ("ValidData",), "test": ("TestData",)},
+    "huggingface": {"train": ("train",), "validation": ("validation",), "test": ("test",)},
+    "split-folders": {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)},
+    "hokkaido": {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)},
+}
+"""Layout -> split -> the names its folder may have."""
+
+SPLITS = {name: split for folders in FOLDERS.values() for split, names in folders.items() for name in names}
+"""Every name of a split -> `train`, `validation` or `test`."""
+
+TOLERATED = ("Thumbs.db", "desktop.ini", "__MACOSX")
+
+
+@dataclass(frozen=True)
+class PatchRef:
+    """One patch: its id as written in the file name, the same as an integer, its files, its region ("" if none).
+
+    `square` is (side, row, column) of the part of its files that it is; None where it is all of them. `dem` is the file
+    of the heights beside a picture, None where there is none. A patch that is `background` throughout has no mask file.
+    `label` is 1 or 0 where the patch is labelled as a whole (`labels.csv`) and no pixel of it is; None elsewhere.
+    """
+
+    id: str
+    number: int
+    image: Path
+    mask: Path | None
+    region: str = ""
+    square: tuple[int, int, int] | None = None
+    dem: Path | None = None
+    background: bool = False
+    label: int | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Is it known what each pixel is?"""
+        return self.background or self.mask is not None
+
+
+def tolerated(path: Path) -> bool:
+    """Is this a file or folder that systems leave behind, and no part of the data?"""
+    return path.name.startswith(".") or path.name in TOLERATED
+
+
+def only_folder(parent: Path, names: Sequence[str]) -> Path | None:
+    """The folder in `parent` that has one of these names; None where there is none.
+
+    Raises:
+        DataError: there are two.
+    """
+    there = [parent / name for name in names if (parent / name).is_dir()]
+    if len(there) > 1:
+        both = " and ".join(path.name for path in there)
+        raise DataError(f"{parent} holds {both}, which mean the same: rename one, or name the folder itself as `split`")
+    return there[0] if there else None
+
+
+def split_folder(parent: Path, layout: str, split: str) -> Path | None:
+    """The folder of a named split in `parent`; None where there is none, or where `split` is no named one."""
+    return only_folder(parent, FOLDERS[layout][SPLITS[split]]) if split in SPLITS else None

@@ -1,0 +1,54 @@
+"""What a member sees of a domain: its bands as it standardises them, and perhaps the embeddings of another member."""
+
+from pathlib import Path
+
+import numpy as np
+
+from l4s import log
+from l4s.data.dataset import Labels, Part
+from l4s.data.domain import Domain
+from l4s.embed import embed, open_embeddings
+from l4s.experiment import Experiment, weights
+from l4s.load import Member
+from l4s.member import norm_row, trained_member
+from l4s.predict import View
+
+
+def view_of(x: Experiment, domain: Domain, member: Member, number: int) -> View:
+    """The rows of a domain to predict, as a member sees them."""
+    row = norm_row(x.recipe, member, number, domain.name)
+    embeddings = embeddings_of(x, domain, member, number)
+    return View(domain, domain.predicted, *x.affine(domain, member), row, embeddings)
+
+
+def part_of(x: Experiment, domain: Domain, member: Member, number: int, labels: Labels) -> Part:
+    """The rows of a domain to train on, as a member sees them."""
+    place = [*x.recipe.domains("source"), *x.recipe.domains("target")].index(domain.name)
+    embeddings = embeddings_of(x, domain, member, number)
+    return Part(domain, place, domain.train, *x.affine(domain, member), labels, embeddings=embeddings)
+
+
+def embeddings_of(x: Experiment, domain: Domain, member: Member, number: int) -> np.ndarray | None:
+    """What the member in `features` says of all patches of a domain, computed once: (N, E, H, W) float16, or None.
+
+    Raises:
+        RunError: that member is not trained yet.
+    """
+    first = x.feature_member(member)
+    if first is None:
+        return None
+    path = _path(x, domain, first, number)
+    if not x.engine.agree(path.is_file()):
+        models = trained_member(x.recipe, first, number, weights(x.run.member(number, first.name))[:1], x.engine)
+        row = norm_row(x.recipe, first, number, domain.name)
+        view = View(domain, np.arange(len(domain)), *x.affine(domain, first), row)
+        if x.engine.main:
+            embed(x.engine, models[0], view, path)
+            log.info(f"round {number} {first.name}: embedded {len(domain)} patches of {domain.name}")
+        x.engine.wait()
+    return open_embeddings(path)
+
+
+def _path(x: Experiment, domain: Domain, first: Member, number: int) -> Path:
+    folder = x.run.member(number, first.name) / "embeddings"
+    return folder / f"{domain.name}-{x.embed_key(first, number, domain)}.npy"

@@ -1,0 +1,1 @@
+"""Radar chips: generated ones, and those that others have published."""

@@ -1,0 +1,107 @@
+"""Zarr cubes of radar passes and landslides (methods E3; Zenodo 10.5281/zenodo.7248056)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from l4s.errors import DataError
+from l4s.sar.layout import POLARISATIONS, amplitudes
+from l4s.sar.passes import read_day
+
+if TYPE_CHECKING:
+    from xarray import DataArray, Dataset
+
+ORBIT = "sat:orbit_state"
+LONGEST = 200_000  # pixels along a side, and passes; a store that promises more is broken
+
+
+@dataclass(frozen=True, eq=False)
+class Cube:
+    """An open cube.
+
+    `data`: VV and VH, each (T, H, W), north up; `mask`: (H, W) uint8 {0, 1}; `days` of the T passes. `x`, `y`: the
+    middles of columns and rows on the map, None where the cube has none.
+    """
+
+    path: Path
+    data: Mapping[str, "DataArray"]
+    mask: np.ndarray
+    days: tuple[date, ...]
+    x: np.ndarray | None
+    y: np.ndarray | None
+
+    def read(self, steps: Sequence[int], rows: slice, columns: slice) -> np.ndarray:
+        """(T, 2, h, w) float32 of these passes; raises DataError for values that are no amplitudes."""
+        parts = [self.data[name].isel(timestep=list(steps), y=rows, x=columns) for name in POLARISATIONS]
+        return amplitudes(np.stack([_values(self.path, part) for part in parts], axis=1), str(self.path))
+
+
+def open_cube(path: Path, orbit: str | None = None) -> Cube:
+    """Open a store that `check_store` found harmless.
+
+    Raises:
+        DataError: it cannot be read, lacks a variable, or has no pass of this orbit; or the extra `sar` is not installed.
+    """
+    try:
+        import xarray
+        import zarr  # noqa: F401, what xarray opens stores with
+    except ImportError as error:
+        raise DataError("cubes need the extra `sar`: pip install 'l4s[sar]'") from error
+    try:
+        cube = xarray.open_zarr(path, chunks=None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be opened ({error}): unpack the cube again") from error
+    _refuse_other(path, cube)
+    if orbit is not None:
+        cube = cube.isel(timestep=_of_orbit(path, cube, orbit))
+    y = cube["y"].values if "y" in cube.coords else None
+    if y is not None and len(y) > 1 and y[0] < y[-1]:
+        cube, y = cube.isel(y=slice(None, None, -1)), y[::-1]
+    mask = np.nan_to_num(_values(path, cube["landslides"].transpose("y", "x"))) > 0  # NaN is background (methods E3)
+    data = {name: cube[name].transpose("timestep", "y", "x") for name in POLARISATIONS}
+    x = cube["x"].values if "x" in cube.coords else None
+    return Cube(path, data, mask.astype(np.uint8), _days(path, cube), x, y)
+
+
+def _refuse_other(path: Path, cube: "Dataset") -> None:
+    wanted = {**dict.fromkeys(POLARISATIONS, {"timestep", "y", "x"}), "landslides": {"y", "x"}}
+    for name, dims in wanted.items():
+        if name not in cube or set(cube[name].dims) != dims:
+            found = f"over {', '.join(map(str, cube[name].dims))}" if name in cube else "missing"
+            there = ", ".join(map(str, cube.data_vars)) or "none"
+            raise DataError(
+                f"{path}: {name} over {', '.join(sorted(dims))} is needed, it is {found} (variables: {there})"
+            )
+        if cube[name].dtype.kind not in "fiub" or max(cube[name].shape) > LONGEST:
+            raise DataError(f"{path}: {name} is {cube[name].dtype} of shape {cube[name].shape}; numbers are needed")
+
+
+def _values(path: Path, part: "DataArray") -> np.ndarray:
+    try:
+        return np.asarray(part.values)
+    except (OSError, ValueError, RuntimeError, KeyError, MemoryError) as error:  # whatever filters say of damaged bytes
+        raise DataError(f"{path}: {part.name} cannot be read ({error}): unpack the cube again") from error
+
+
+def _of_orbit(path: Path, cube: "Dataset", orbit: str) -> list[int]:
+    if ORBIT not in cube or cube[ORBIT].dims != ("timestep",):
+        raise DataError(f"{path} has no {ORBIT} over timestep to choose passes by: leave --orbit out")
+    states = [
+        str(value.decode() if isinstance(value, bytes) else value).lower() for value in cube[ORBIT].values.tolist()
+    ]
+    if chosen := [k for k, state in enumerate(states) if state[:1] == orbit]:
+        return chosen
+    raise DataError(f"{path} has no pass of orbit {orbit!r}: its {ORBIT} are {', '.join(sorted(set(states)))}")
+
+
+def _days(path: Path, cube: "Dataset") -> tuple[date, ...]:
+    if "timestep" not in cube.coords:
+        raise DataError(f"{path} has no coordinate timestep, so that its passes have no dates")
+    values = cube["timestep"].values
+    if values.dtype.kind == "M":
+        return tuple(read_day(str(value)[:10], f"{path}, timestep") for value in values.astype("M8[D]"))
+    return tuple(read_day(str(value)[:10], f"{path}, timestep") for value in values.tolist())

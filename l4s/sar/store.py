@@ -1,0 +1,68 @@
+"""Is a Zarr store safe to open? Some of its filters unpickle, and it names them itself: only those known here may be used."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from l4s.errors import DataError
+
+METADATA = ("zarr.json", ".zarray", ".zgroup", ".zmetadata")
+LARGEST = 2**26  # bytes of one of them
+PLACES = ("compressor", "filters", "codecs", "index_codecs")
+KNOWN = {
+    *("blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "bytes", "endian", "transpose"),
+    *("crc32", "crc32c", "adler32", "fletcher32", "delta", "fixedscaleoffset", "quantize", "packbits", "astype"),
+    *("bitround", "sharding_indexed", "vlen-utf8", "vlen-bytes", "pcodec", "zfpy"),
+}
+"""Filters and compressors that turn bytes into numbers and texts, and do nothing else."""
+
+
+def check_store(folder: Path) -> list[Path]:
+    """The metadata files of a Zarr store, once they have been found to name known filters alone.
+
+    Raises:
+        DataError: it is no Zarr store, or it names another filter.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: unpack the cube, and give its .zarr folder")
+    files = sorted(path for path in folder.rglob("*") if path.name in METADATA and path.is_file())
+    if not any(path.parent == folder for path in files):
+        raise DataError(f"{folder} is no Zarr store: it has none of {', '.join(METADATA)}")
+    for path in files:
+        for name in _named(path):
+            if name.removeprefix("numcodecs.") not in KNOWN:
+                raise DataError(
+                    f"{path} names the filter {name!r}, which is not known to be harmless; nothing was read"
+                )
+    return files
+
+
+def _named(path: Path) -> list[str]:
+    """The filters that a metadata file names."""
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise DataError(f"{path} has {size:,} bytes; metadata have at most {LARGEST:,}")
+    try:
+        return sorted(set(_filters(json.loads(path.read_bytes()))))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON of a store ({error}): unpack the cube again") from error
+
+
+def _filters(value: Any) -> Iterator[str]:
+    """Every filter that is named anywhere in a piece of metadata."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _filters(item)
+    elif isinstance(value, dict):
+        for place in PLACES:
+            named = value.get(place) or []
+            for each in named if isinstance(named, list) else [named]:
+                yield _name(each)
+        for item in value.values():
+            yield from _filters(item)
+
+
+def _name(codec: Any) -> str:
+    name = codec.get("id", codec.get("name")) if isinstance(codec, dict) else codec
+    return str(name).lower()

@@ -1,0 +1,93 @@
+"""Pictures of what members attend to, and of several side by side."""
+
+import numpy as np
+import pytest
+from data_factory import write_data, write_recipe
+from typer.testing import CliRunner
+
+from l4s import figures
+from l4s.cli import app
+from l4s.pipeline import run_recipe
+from l4s.session import Machine, open_session
+
+RECIPE = """
+name = "seen"
+
+[bands]
+file = ["b4", "b3", "b2"]
+groups = { rgb = ["b4", "b3"], dem = ["b2"] }
+
+[domain.home]
+role = "source"
+split = "train"
+holdout = { by = "ids", ranges = [[7, 8]] }
+
+[domain.away]
+role = "eval"
+split = "validation"
+
+[train]
+steps = 2
+batch = 2
+
+[member.fused]
+model = { name = "fusion", size = 16, width = 2 }
+
+[member.plain]
+model = { name = "baseline", size = 16, width = 2 }
+
+[predict]
+tta = ["none"]
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("figures")
+    recipe = write_recipe(place / "seen.toml", text=RECIPE)
+    machine = Machine("cpu", "fp32", cache=place / "cache")
+    for x in open_session(str(recipe), [], write_data(place / "data"), place / "run", machine):
+        run_recipe(x)
+    return place
+
+
+def report(place, *options):
+    command = ["report", str(place / "run"), "--data", str(place / "data"), "--cache", str(place / "cache"), *options]
+    return CliRunner().invoke(app, command)
+
+
+def test_attention_lies_over_the_image_beside_a_feature(place, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        figures, "draw_tiles", lambda out, columns, names, legend: drawn.update({out.name: columns}) or out
+    )
+    assert report(place, "--attention", "fused").exit_code == 0
+    assert sorted(drawn) == ["attention-fused-away.png", "attention-fused-home.png"]
+    home, away = drawn["attention-fused-home.png"], drawn["attention-fused-away.png"]
+    assert list(home)[:4] == ["image", "truth", "prediction", "attention"] and list(home)[4].startswith("feature ")
+    assert list(away)[:3] == ["image", "prediction", "attention"]  # no masks
+    for columns in (home, away):
+        assert {tile.shape for tile in columns["attention"]} == {(16, 16, 3)}
+        feature = np.stack(columns[list(columns)[-1]])
+        assert feature.min() == 0 and feature.max() == 1
+
+
+def test_members_side_by_side(place):
+    result = report(place, "--compare", "fused,plain")
+    assert result.exit_code == 0, result.output
+    for name in ("home", "away"):
+        path = place / "run" / "pictures" / f"members-{name}.png"
+        assert str(path) in result.stdout and path.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--attention", "plain"], "shows no attention"),
+        (["--attention", "fusd"], "did you mean 'fused'"),
+        (["--compare", "fused,other"], "has no member 'other'"),
+    ],
+)
+def test_what_cannot_be_drawn(place, options, message):
+    result = report(place, *options)
+    assert result.exit_code == 2 and message in " ".join(result.output.replace("│", " ").split())

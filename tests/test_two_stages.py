@@ -1,0 +1,278 @@
+"""Two stages: a siamese network is trained, frozen and embedded; small networks learn of its embeddings, and of few patches."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from data_factory import write_h5, write_recipe
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
+from typer.testing import CliRunner
+
+from l4s import rundir
+from l4s.cli import app
+from l4s.data.dataset import Part, mask_labels
+from l4s.data.domain import affine, open_domain
+from l4s.data.probs import open_probs
+from l4s.data.subset import subset
+from l4s.embed import open_embeddings
+from l4s.errors import DataError, RecipeError
+from l4s.inputs import view_of
+from l4s.load import load_recipe
+from l4s.member import trained_member
+from l4s.pipeline import run_recipe
+from l4s.recipe import DomainConfig
+from l4s.session import Machine, open_session
+
+RECIPE = """
+name = "two"
+
+[bands]
+file = ["vv_pre", "vh_pre", "vv_post", "vh_post"]
+terrain = []
+rgb = ["vv_pre", "vh_pre", "vv_post"]
+groups = { pre = ["vv_pre", "vh_pre"], post = ["vv_post", "vh_post"] }
+
+[domain.home]
+role = "source"
+split = "train"
+holdout = { by = "ids", ranges = [[9, 12]] }
+
+[domain.test]
+role = "eval"
+split = "test"
+normalise = "source"
+
+[train]
+steps = 4
+batch = 2
+evaluate_every = 2
+optimiser = { lr = 1e-2 }
+augment = { d4 = true, gain = 0.1 }
+
+[member.stage1]
+model = { name = "siamese", size = 16, encoder = "cnn", embedding = 2, head = "mean", kernel = 3 }
+task = "classify"
+train = { loss = [{ name = "bce" }], keep = 1, keep_by = "accuracy", patience = 9, stop_by = "loss" }
+predicts = ["home"]
+
+[member.with]
+model = { name = "pair_cnn", size = 16, widths = [3], kernel = 3, embedding = 4 }
+features = "member:stage1"
+train = { keep = 2, keep_by = "ap" }
+ensemble = "with"
+grid = { "train.subset" = [2, 4], seed = [0, 1] }
+
+[member.without]
+model = { name = "pair_cnn", size = 16, widths = [3], kernel = 3 }
+train = { keep = 2, keep_by = "ap" }
+ensemble = "without"
+grid = { "train.subset" = [2, 4], seed = [0, 1] }
+
+[ensemble]
+group_by = ["train.subset"]
+
+[predict]
+tta = ["none"]
+"""
+
+
+def write_pairs(root, split, ids, seed):
+    """Pairs whose landslides are darker after; every second patch has none."""
+    for number in ids:
+        rng = np.random.default_rng((seed, number))
+        mask = np.zeros((16, 16), np.uint8)
+        if number % 2:
+            mask[3:9, 4:12] = 1
+        image = rng.normal(size=(16, 16, 4))
+        image[..., 2:] -= 3 * mask[..., None]
+        folder = {"train": "TrainData", "test": "TestData"}[split]
+        write_h5(root / folder / "img" / f"image_{number}.h5", "img", image)
+        write_h5(root / folder / "mask" / f"mask_{number}.h5", "mask", mask)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("two")
+    write_pairs(place / "data", "train", range(1, 13), 0)
+    write_pairs(place / "data", "test", range(1, 7), 1)
+    return place
+
+
+def opened(place, root, *sets):
+    recipe = write_recipe(place / "two.toml", text=RECIPE)
+    (x,) = open_session(str(recipe), sets, place / "data", root, Machine("cpu", "fp32", cache=place / "cache"))
+    return x
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    x = opened(place, place / "runs" / "two")
+    run_recipe(x)
+    return x
+
+
+def test_members_are_trained_after_those_whose_embeddings_they_read(finished):
+    names = [member.name for member in finished.members]
+    assert names.index("stage1") < min(k for k, name in enumerate(names) if name.startswith("with-"))
+    assert {path.name for path in (finished.run.root / "round-0" / "stage1" / "probs").iterdir()} == {"home.none.h5"}
+    assert "test" in {
+        path.name.split(".")[0]
+        for path in (finished.run.root / "round-0" / "ensemble-with-subset-2" / "probs").iterdir()
+    }
+
+
+def test_embeddings_are_those_of_the_frozen_network(finished):
+    """In evaluation, of the chosen weights, for every patch; kept as float16."""
+    x = finished
+    first = next(member for member in x.members if member.name == "stage1")
+    second = next(member for member in x.members if member.name == "with-subset2-seed0")
+    (weights,) = (x.run.root / "round-0" / "stage1").glob("weights*.safetensors")
+    (model,) = trained_member(x.recipe, first, 0, [weights], x.engine)
+    for domain in x.domains.values():
+        (path,) = (x.run.root / "round-0" / "stage1" / "embeddings").glob(f"{domain.name}-*.npy")
+        stored = open_embeddings(path)
+        view = view_of(x, domain, first, 0)
+        with torch.no_grad():
+            wanted = model.eval()(view.images(np.arange(len(domain)))).extras["embedding"]
+        assert stored.shape == (len(domain), 4, 16, 16) and stored.dtype == np.float16
+        np.testing.assert_allclose(stored, wanted, atol=2e-3)
+        seen = view_of(x, domain, second, 0).images(np.array([1, 0]))
+        np.testing.assert_array_equal(seen[:, 4:], stored[[1, 0]].astype(np.float32))
+
+
+def test_best_weights_are_chosen_by_the_score_that_is_named(finished):
+    lines = [
+        json.loads(line)
+        for line in (finished.run.root / "round-0" / "stage1" / "metrics.jsonl").read_text().splitlines()
+    ]
+    judged = [line for line in lines if "heldout_accuracy" in line]
+    assert judged and all({"heldout_f1", "heldout_loss"} <= line.keys() for line in judged)
+    assert {"heldout_f1", "heldout_ap"} <= json.loads(
+        (finished.run.root / "round-0" / "with-subset2-seed0" / "metrics.jsonl").read_text().splitlines()[-1]
+    ).keys()
+
+
+def test_a_stop_while_embeddings_are_written_leaves_nothing_half(place, tmp_path, monkeypatch, finished):
+    class Killed(BaseException):
+        pass
+
+    def stop(point):
+        if point == "embed.written":
+            raise Killed
+
+    monkeypatch.setattr(rundir, "reached", stop)
+    root = tmp_path / "run"
+    with pytest.raises(Killed):
+        run_recipe(opened(place, root))
+    assert not list(root.glob("round-0/stage1/embeddings/*.npy"))
+    monkeypatch.undo()
+    run_recipe(opened(place, root))
+    for path in sorted(finished.run.root.glob("round-0/*/weights*.safetensors")):
+        ours, theirs = load_file(root / path.relative_to(finished.run.root)), load_file(path)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_new_images_get_what_the_run_itself_predicts(place, finished, tmp_path):
+    command = [
+        "predict",
+        "--run",
+        str(finished.run.root),
+        "--images",
+        str(place / "data" / "TestData"),
+        "--normalise",
+        "source",
+    ]
+    command += ["--group", "with-subset-4", "--out", str(tmp_path / "out.h5"), "--cache", str(place / "cache")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    ours = open_probs(tmp_path / "out.h5")
+    theirs = open_probs(finished.run.root / "round-0" / "ensemble-with-subset-4" / "probs" / "test.none.h5")
+    assert ours.ids == theirs.ids
+    np.testing.assert_array_equal(np.stack(list(ours.patches())), np.stack(list(theirs.patches())))
+
+
+def test_another_first_stage_trains_the_second_anew(place, finished, tmp_path):
+    other = opened(place, tmp_path / "run", "member.stage1.seed=1")
+    for name, same in (("with-subset2-seed0", False), ("without-subset2-seed0", True)):
+        keys = [x.fit_key(next(m for m in x.members if m.name == name), 0) for x in (finished, other)]
+        assert (keys[0] == keys[1]) is same
+
+
+def test_the_study_scores_what_is_averaged(finished, place):
+    root = finished.run.root
+    command = [
+        "report",
+        str(root),
+        "--data",
+        str(place / "data"),
+        "--study",
+        "test",
+        "--json",
+        "--cache",
+        str(place / "cache"),
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    (rows,) = json.loads(result.stdout).values()
+    assert [(row["line"], row["size"]) for row in rows] == [(n, s) for n in ("with", "without") for s in (2, 4)]
+    truth = np.stack([finished.domains["test"].cache.mask(row) for row in range(6)])
+    for row in rows:
+        probs = open_probs(root / "round-0" / f"ensemble-{row['line']}-subset-{row['size']}" / "probs" / "test.none.h5")
+        values = np.stack(list(probs.patches())).astype(np.float64)
+        wanted = average_precision_score(truth.ravel(), values.ravel())
+        assert row["average_precision"] == pytest.approx(wanted, abs=1e-6)
+        errors = (values >= 0.5).sum((1, 2)) - (truth == 1).sum((1, 2))
+        assert row["counts"]["threshold"]["empty"]["median"] == np.median(errors[1::2])
+        assert row["counts"]["sum"]["all"]["mean"] == pytest.approx(
+            (values.sum((1, 2)) - truth.sum((1, 2))).mean(), abs=1e-6
+        )
+        assert row["checkpoints"] == 4 and row["seeds"] == 2 and row["random"] == pytest.approx(truth.mean())
+    assert {path.name for path in (root / "pictures").glob("study-*")} == {
+        f"study-{name}.png" for name in ("precision", "counts", "chips")
+    }
+    assert (root / "study.md").read_text().count("\n| ") == 5
+    unknown = CliRunner().invoke(app, [*command[:-3], "--study", "tst", "--cache", str(place / "cache")])
+    assert unknown.exit_code == 2 and "did you mean 'test'" in unknown.output
+
+
+@pytest.fixture(scope="module")
+def home(place):
+    bands = load_recipe(write_recipe(place / "two.toml", text=RECIPE)).bands
+    return open_domain("home", DomainConfig(role="source"), bands, place / "data", place / "cache")
+
+
+def parts_of(home):
+    return [Part(home, 0, home.train, *affine(home, "separated", [home]), mask_labels(home))]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_a_subset_keeps_the_share_of_landslides(home, count):
+    (part,) = subset(parts_of(home), count, seed=3)
+    positive = sum(home.patches[row].number % 2 for row in part.rows)
+    assert len(set(part.rows.tolist())) == len(part.rows) == count
+    assert positive == max(1, round(count / 2))
+
+
+def test_each_seed_draws_anew(home):
+    drawn = {tuple(subset(parts_of(home), 4, seed)[0].rows.tolist()) for seed in range(6)}
+    assert len(drawn) > 3
+    with pytest.raises(DataError, match="train.subset = 13, but the sources have 12 patches"):
+        subset(parts_of(home), 13, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["member.with.features='member:stage'"], "needs 'stage'"),
+        (["member.with.features='member:without'"], "name a member of model 'siamese'"),
+        (["member.with.model.embedding=3"], "has room for 3 channels of embeddings and 'stage1' gives 4"),
+        (["member.without.model.embedding=4"], "has features = None and room for 4"),
+        (["member.stage1.predicts=['hom']"], "predicts 'hom'"),
+        (["member.with.train.keep=0"], "keep_by is read with keep"),
+    ],
+)
+def test_settings_that_cannot_be(place, change, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write_recipe(place / "two.toml", text=RECIPE), change)
