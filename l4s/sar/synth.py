@@ -14,11 +14,11 @@ import numpy as np
 
 from l4s.data.labels import LABELS, write_labels
 from l4s.data.landcover import draw_cover
-from l4s.data.synth import MANIFEST, Summary
+from l4s.data.synth import MANIFEST, Summary, held
 from l4s.data.synth_domain import SynthDomain
 from l4s.data.terrain import Terrain, make_terrain
-from l4s.errors import DataError, RecipeError
-from l4s.rundir import read_json, write_json
+from l4s.errors import RecipeError
+from l4s.rundir import write_json
 from l4s.sar.change import Slides, draw_others, draw_season, draw_slides, draw_weather
 from l4s.sar.echo import backscatter, facing, measure
 from l4s.sar.layout import band_names, write_image, write_mask
@@ -130,8 +130,8 @@ def write_regions(
         "bands": list(band_names(visits)),
         "regions": {region.name: region.model_dump(mode="json") for region in regions},
     }
-    if (finished := _finished(out, arguments)) is not None:
-        return finished
+    if (finished := held(out, arguments)) is not None:
+        return {region.name: finished[region.name] for region in regions}
     write_json(out / MANIFEST, {"arguments": arguments})
     splits = {region.name: _write_region(out / region.name, region, workers) for region in regions}
     write_json(out / MANIFEST, {"arguments": arguments, "splits": splits})
@@ -167,18 +167,3 @@ def _write_chip(folder: Path, region: SarRegion, index: int) -> tuple[int, float
     if not region.points:
         write_mask(folder, index + 1, chip.mask)
     return int(chip.mask.sum()), *chip.point
-
-
-def _finished(out: Path, arguments: dict[str, object]) -> dict[str, Summary] | None:
-    """What a finished data set with these arguments holds; None where there is none yet."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file: name a folder to write to")
-    if not out.exists() or not any(out.iterdir()):
-        return None
-    if not (out / MANIFEST).is_file():
-        raise DataError(f"{out} is not empty and no generated data set: choose another folder or empty this one")
-    manifest = read_json(out / MANIFEST)
-    if manifest.get("arguments") != arguments:
-        raise DataError(f"{out} holds a data set made with other arguments: choose another folder or delete this one")
-    found: dict[str, Summary] | None = manifest.get("splits")
-    return found
