@@ -69,13 +69,16 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
     key = _key(plan, number, members, domain, affines, tta)
     if out.exists():
         return _kept(out, key)
-    engine = start_engine(machine.device, precision(plan, machine), machine.workers, machine.deterministic)  # type: ignore[arg-type]
+    engine = start_engine(machine.device, precision(plan, machine), machine.workers, machine.deterministic)
     log.info(f"round {number}, {len(members)} members, {len(domain)} patches, tta {tta}")
     parts = out.with_name(out.name + ".members")
     views = {name: View(domain, domain.predicted, *pair) for name, pair in affines.items()}
+    embedded: dict[str, np.ndarray] = {}
     for member in members:
-        embeddings = _embeddings(engine, plan, number, member, domain, use.normalise, parts)
-        views[member.name] = replace(views[member.name], embeddings=embeddings)
+        if first := plan.feature_member(member):
+            if first.name not in embedded:
+                embedded[first.name] = _embeddings(engine, plan, number, first, domain, use.normalise, parts)
+            views[member.name] = replace(views[member.name], embeddings=embedded[first.name])
     made = [_predict(engine, plan, number, member, views[member.name], parts, cast(Tta, tta)) for member in members]
     if engine.main:
         every = plan.recipe.ensemble.weights
@@ -186,14 +189,11 @@ def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View
 
 
 def _embeddings(
-    engine: Engine, plan: Plan, number: int, member: Member, domain: Domain, normalise: str | None, folder: Path
-) -> np.ndarray | None:
-    """What the member in `features` says of the new images; None where there is none."""
-    first = plan.feature_member(member)
-    if first is None:
-        return None
+    engine: Engine, plan: Plan, number: int, first: Member, domain: Domain, normalise: str | None, folder: Path
+) -> np.ndarray:
+    """What a member whose embeddings others read says of the new images; a file that lies there is of others."""
     path = folder / f"{first.name}.npy"
-    if engine.main and not path.is_file():
+    if engine.main:
         files = weights(plan.run.member(number, first.name))[:1]
         (model,) = trained_member(plan.recipe, first, number, files, engine)
         row = norm_row(plan.recipe, first, number, "")

@@ -55,7 +55,8 @@ class Engine:
 
     def distribute(self, model: nn.Module) -> nn.Module:
         """The model as training calls it: wrapped where there are several processes."""
-        return self.accelerator.prepare_model(model)  # type: ignore[no-any-return]
+        wrapped: nn.Module = self.accelerator.prepare_model(model)
+        return wrapped
 
     def backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss)
@@ -83,7 +84,7 @@ class Engine:
 
 
 def start_engine(
-    device: str = "auto", precision: Precision | Literal["auto"] = "auto", workers: int = 0, deterministic: bool = False
+    device: str = "auto", precision: str = "auto", workers: int = 0, deterministic: bool = False
 ) -> Engine:
     """Take hold of this process's device.
 
@@ -112,7 +113,7 @@ def start_engine(
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise RunError(f"{launched} processes were launched but this one sees {accelerator.num_processes}")
-    chosen = probe_precision(accelerator.device) if precision == "auto" else precision
+    chosen = probe_precision(accelerator.device) if precision == "auto" else cast(Precision, precision)
     engine = Engine(accelerator, chosen, workers)
     return replace(engine, precision=engine.agree(chosen))  # probes of several processes may differ
 

@@ -24,6 +24,11 @@ from l4s.rundir import RunDir, read_json
 
 FORMAT = 1  # raised when a step's meaning changes without a key of the recipe changing
 ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
+# of [member.x]: what training does not read, or reads only through what it is given
+UNREAD = {
+    *("source", "features", "predicts", "grid", "needs", "init"),
+    *("normalise", "patch_blend", "adabn", "ensemble"),
+}
 AFTERWARDS = {"smooth", "passes", "contamination"}  # options of tasks that training does not read
 
 
@@ -112,20 +117,8 @@ class Experiment:
 
     def _fit_key(self, member: Member, number: int) -> str:
         # keys at their defaults are left out, so that a key added later does not redo what was made without it
-        unread = {
-            "source",
-            "features",
-            "predicts",
-            "grid",
-            "needs",
-            "init",
-            "normalise",
-            "patch_blend",
-            "adabn",
-            "ensemble",
-        }
         learnt = member.config.model_copy(update={"task": _options(member.config.task, AFTERWARDS, False)})
-        config = learnt.model_dump(mode="json", exclude=unread, exclude_defaults=True)
+        config = learnt.model_dump(mode="json", exclude=UNREAD, exclude_defaults=True)
         if number == 0 and "train" in config:
             config["train"] = {key: value for key, value in config["train"].items() if key not in ROUND_KEYS}
         reads = [self.describe(domain, member, domain.train) for domain in self.source(member)]

@@ -140,7 +140,7 @@ def _engine(root: Path, machine: Machine) -> Engine:
             raise RunError(
                 f"{root} was started in {precision}, not {machine.precision}: leave --precision out, or choose another --run"
             )
-    engine = start_engine(machine.device, precision, machine.workers, machine.deterministic)  # type: ignore[arg-type]
+    engine = start_engine(machine.device, precision, machine.workers, machine.deterministic)
     log.info(
         f"device {engine.device}, {engine.precision}, {engine.world} process(es), {torch.get_num_threads()} thread(s)"
     )

@@ -175,6 +175,9 @@ def test_a_stop_while_embeddings_are_written_leaves_nothing_half(place, tmp_path
 
 
 def test_new_images_get_what_the_run_itself_predicts(place, finished, tmp_path):
+    left = tmp_path / "out.h5.members" / "stage1.npy"  # of other images, by a process that was killed
+    left.parent.mkdir()
+    np.save(left, np.ones((6, 4, 16, 16), np.float16))
     command = [
         "predict",
         "--run",

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from l4s.data.bands import Bands
 from l4s.data.fitting import nearest, resize
@@ -61,7 +62,8 @@ def picture_shape(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as image:
         if image is None:
-            return _gdal(path).picture_shape(path)  # type: ignore[no-any-return]
+            shape: tuple[int, int] = _gdal(path).picture_shape(path)
+            return shape
         return image.height, image.width
 
 
@@ -184,7 +186,8 @@ def _as_colours(image: Image.Image) -> Image.Image:
     if image.mode.startswith(DEEP):
         return image
     if image.mode not in PLAIN:
-        raise DataError(f"{image.filename} has the channels {image.mode}, where the three of a picture are needed")  # type: ignore[attr-defined]
+        name = getattr(image, "filename", "a picture")
+        raise DataError(f"{name} has the channels {image.mode}, where the three of a picture are needed")
     # a palette with transparent entries goes to RGB by way of RGBA only
     return image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image.convert("RGB")
 
@@ -245,13 +248,13 @@ def _loses(path: Path, image: Image.Image) -> bool:
     if image.format == "PNG":
         with path.open("rb") as file:
             return file.read(PNG_DEPTH + 1)[PNG_DEPTH] > 8
-    tags = image.tag_v2  # type: ignore[attr-defined]
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     return bool(max(tags.get(BITS, (8,))) > 8 or tags.get(SAMPLES, 1) > len(image.getbands()))
 
 
 def _nodata(path: Path, image: Image.Image) -> float | None:
     """The value of missing pixels, where a GeoTIFF names one."""
-    text = image.tag_v2.get(NODATA) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+    text = image.tag_v2.get(NODATA) if isinstance(image, TiffImageFile) else None
     if text is None:
         return None
     try:

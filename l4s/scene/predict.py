@@ -45,7 +45,7 @@ def predict_scene(run: Path, scene: Path, out: Path, machine: Machine, use: Scen
         log.info(f"{out} is made already")
         parts.complete(out, job.key, job.threshold)
         return out
-    engine = start_engine(machine.device, job.precision, machine.workers, machine.deterministic)  # type: ignore[arg-type]
+    engine = start_engine(machine.device, job.precision, machine.workers, machine.deterministic)
     voices = [_voice(engine, job, member) for member in job.members]
     layout = _layout(engine, job, voices)
     grid = job.scene.grid.coarser(layout.step, *layout.shape)
