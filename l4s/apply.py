@@ -12,8 +12,8 @@ import numpy as np
 from l4s import log, rundir
 from l4s.data.domain import Domain, affine, open_domain
 from l4s.data.folders import picture_layout
+from l4s.data.pictures import IMAGES
 from l4s.data.probs import ProbFile, open_probs
-from l4s.data.readers import IMAGE_FOLDERS
 from l4s.embed import embed, open_embeddings
 from l4s.engine import Engine, start_engine
 from l4s.ensemble import ensemble
@@ -35,7 +35,8 @@ class Use:
 
     `round` and `group` choose the ensemble (the last finished round). `normalise` is by default what each member was
     trained with; `separated` takes the statistics of the new images, `source` those of the run's source patches. `tta`
-    is by default that of the run's ensembles.
+    is by default that of the run's ensembles. `like` is the domain of the run whose order of bands, fit and mask values
+    the new images have, by default the source that the ensemble was trained on.
     """
 
     round: int | None = None
@@ -43,6 +44,7 @@ class Use:
     normalise: str | None = None
     tta: str | None = None
     split: str = "."
+    like: str | None = None
 
 
 def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Use) -> ProbFile:
@@ -57,14 +59,15 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
 
     Raises:
         DataError: images are missing, broken, or have other bands than the run's.
-        RunError: no round of the run is finished, or `out` was made with something else.
-        RecipeError: `use` names a normalisation or augmentation that does not exist.
+        RunError: no round of the run is finished, `out` was made with something else, or the ensemble's sources are read
+            in several ways and `use` does not say which.
+        RecipeError: `use` names a normalisation, an augmentation or a domain that does not exist.
     """
     plan = read_plan(one_cell(run))
     tta = known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))
     number = finished_round(plan, use.round, use.group)
     members = plan.groups(number)[find_group(plan, number, use.group)]
-    domain = _open(plan, images, use.split, machine)
+    domain = _open(plan, _like(plan, members, use.like), images, use.split, machine)
     affines = {member.name: _affine(plan, domain, member, use.normalise) for member in members}
     key = _key(plan, number, members, domain, affines, tta)
     if out.exists():
@@ -81,9 +84,7 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
             views[member.name] = replace(views[member.name], embeddings=embedded[first.name])
     made = [_predict(engine, plan, number, member, views[member.name], parts, cast(Tta, tta)) for member in members]
     if engine.main:
-        every = plan.recipe.ensemble.weights
-        own = None if every is None else {member.name: every[member.name] for member in members}
-        ensemble(made, out, fingerprint=key, weights=own)
+        ensemble(made, out, fingerprint=key, weights=plan.weights(members))
         shutil.rmtree(parts)
     engine.wait()
     return open_probs(out)
@@ -124,36 +125,78 @@ def finished_round(plan: Plan, round_: int | None, group: str | None) -> int:
             return number
     raise RunError(
         f"{plan.run.root} has no finished round to predict with: round {number} lacks {', '.join(missing)}; "
-        f"run `l4s train --round {number}` first"
+        f"run {rundir.command(plan.run.root, 'train', '--round', number)} first"
     )
 
 
-def _open(plan: Plan, images: Path, split: str, machine: Machine) -> Domain:
-    """The new images as a domain, read as the run's first source was."""
-    source = plan.recipe.domain[plan.recipe.domains("source")[0]]
-    # of a data set whose splits are drawn, the test patches are those that the run did not train on
-    drawn = source.split_seed if source.split_seed and images.is_dir() and picture_layout(images) == "bijie" else 0
-    config = DomainConfig(
-        role="eval",
-        split=split,
-        layout="bijie" if drawn else "auto",
-        split_seed=drawn,
-        positive=source.positive,
-        ignore=source.ignore,
-        cut=source.cut,
-        fit=source.fit,
-        share_stats=source.share_stats,
-    )
+READING = ("bands", "split_seed", "positive", "ignore", "cut", "fit", "share_stats", "subdomains")
+"""What a domain says about how its files become arrays."""
+
+
+def sources_of(plan: Plan, members: Sequence[Member]) -> list[str]:
+    """Names of the source domains that any of these members trained on."""
+    return list(dict.fromkeys(name for member in members for name in plan.recipe.sources(member.config)))
+
+
+def _like(plan: Plan, members: Sequence[Member], name: str | None) -> DomainConfig:
+    """The domain that new images are read like: the one named, else what all sources of the members agree on."""
+    domains = plan.recipe.domain
+    if name is not None:
+        return domains[known("like", name, tuple(domains))]
+    first, *others = sources_of(plan, members)
+    for other in others:
+        if odd := [key for key in READING if getattr(domains[first], key) != getattr(domains[other], key)]:
+            raise RunError(
+                f"the members were trained on {first} and {other}, which are read differently ({', '.join(odd)}): say "
+                f"which of them the new images are like, such as --like {first}"
+            )
+    return domains[first]
+
+
+def _open(plan: Plan, like: DomainConfig, images: Path, split: str, machine: Machine) -> Domain:
+    """The new images as a domain, read like one of the run's."""
+    reading = {key: getattr(like, key) for key in READING}
+    if like.split_seed and images.is_dir() and picture_layout(images) == "bijie":
+        # of a data set whose splits are drawn, the test patches are those that the run did not train on
+        reading["layout"] = "bijie"
+    else:
+        del reading["split_seed"]
+    config = DomainConfig(role="eval", split=split, **reading)
+    clustered = [name for name in plan.recipe.domains("target") if plan.recipe.domain[name].subdomains.by != "none"]
+    if clustered and config.subdomains.by == "none":
+        log.warn(
+            f"the run standardises {clustered[0]} by sub-domains; the new images are one domain: --like {clustered[0]} "
+            "finds sub-domains in them as well"
+        )
     folder = (images / split).resolve()
-    name = folder.parent.name if folder.name in IMAGE_FOLDERS else folder.name
+    name = folder.parent.name if folder.name in IMAGES else folder.name
     return open_domain(name, config, plan.recipe.bands, images, machine.cache_folder, log.track)
 
 
 def _affine(plan: Plan, domain: Domain, member: Member, normalise: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift, (N, C) each, of the new images under a member's normalisation."""
-    mode = cast(Normalise, known("normalise", normalise or member.config.normalise, get_args(Normalise)))
+    mode = learnt_mode(plan, member, normalise)
     sources = [_stored(plan, name, domain) for name in plan.recipe.sources(member.config)] if mode == "source" else []
     return affine(domain, mode, sources, member.config.patch_blend)
+
+
+def learnt_mode(plan: Plan, member: Member, asked: str | None) -> Normalise:
+    """The normalisation asked for, else that of all domains that a member learnt from.
+
+    Raises:
+        RecipeError: there is none of that name.
+        RunError: these domains were normalised in several ways.
+    """
+    if asked is not None:
+        return cast(Normalise, known("normalise", asked, get_args(Normalise)))
+    names = (*plan.recipe.sources(member.config), *plan.recipe.domains("target"))
+    modes = {plan.recipe.domain[name].normalise or member.config.normalise for name in names}
+    if len(modes) > 1:
+        raise RunError(
+            f"{', '.join(names)} were normalised in several ways ({', '.join(sorted(modes))}), so that nothing says how new "
+            f"images should be: choose one with --normalise"
+        )
+    return modes.pop()
 
 
 def _stored(plan: Plan, name: str, like: Domain) -> Domain:
@@ -171,7 +214,8 @@ def stored_moments(plan: Plan, name: str) -> np.ndarray:
     stored = rundir.read_json(path)
     if "moments" not in stored:
         raise RunError(
-            f"{path} holds no moments of the source: an older l4s wrote it; run `l4s run` again, which rewrites it"
+            f"{path} holds no moments of the source: an older l4s wrote it; run {rundir.command(plan.run.root, 'run')} again, "
+            "which rewrites it"
         )
     return np.array(stored["moments"], np.float64)
 
@@ -212,16 +256,15 @@ def _key(
 ) -> str:
     """Fingerprint of the prediction: the trainings, the images, and how they are normalised."""
     numbers = {name: hashlib.sha256(np.stack(pair).tobytes()).hexdigest()[:16] for name, pair in affines.items()}
-    shares = plan.recipe.ensemble.weights
     return fingerprint(
         {
             "step": "apply",
             "trained": trainings(plan, number, members),
-            "content": domain.cache.digest,
+            "content": domain.cache.images_digest,
             "normalisation": numbers,
             "tta": tta,
             "adabn": {m.name: plan.recipe.predict.batch for m in members if adapts(m, domain.config)},
-            "weights": shares and dict(shares),
+            "weights": plan.weights(members),
         }
     )
 

@@ -63,6 +63,7 @@ class Standing:
 
 
 COLUMNS = tuple({"local": "local_scores"}.get(each.name, each.name) for each in fields(Row))
+CUT = ("fingerprint", "threshold", "min_area")  # what makes the masks: scores belong to them
 
 
 def add_submission(
@@ -77,6 +78,8 @@ def add_submission(
 ) -> Row:
     """Put a submission on the board, or update what is given of one that is there; keeps its card in `folder`.
 
+    Of one that is there, what the card says is read anew: its local scores may have been found later.
+
     Args:
         zip: the submission, with its card beside it.
         folder: holds `leaderboard.csv` and the cards.
@@ -85,8 +88,8 @@ def add_submission(
         name: on the board; default the name of the zip.
 
     Raises:
-        DataError: no zip, no card, a card of another zip, a name that means another submission already, or a score or
-            date that cannot be.
+        DataError: no zip, no card, a card of another zip, a name that means another submission already (by its card, or by
+            its line), or a score or date that cannot be.
     """
     card = _card_of(zip)
     name = name or zip.stem
@@ -95,8 +98,8 @@ def add_submission(
     if kept.is_file() and read_card(kept).sha256 != card.sha256:
         raise DataError(f"{kept} is the card of another submission called {name!r}: choose another name (--name)")
     rows = {row.submission: row for row in read_board(folder)}
-    given: dict[str, Any] = {"public": public, "private": private, "note": note, "date": date}
-    row = replace(rows.get(name, _row(name, card)), **{key: value for key, value in given.items() if value is not None})
+    given = {"public": public, "private": private, "note": note, "date": date}
+    row = _updated(rows.get(name), _row(name, card), given)
     rows[name] = row
     # The card first: a row without its card would be broken, a card without its row is merely not listed.
     write_atomic(kept, zip.with_suffix(".json").read_bytes())
@@ -144,15 +147,23 @@ def rank(rows: Sequence[Row]) -> tuple[Row, ...]:
 def standings(folder: Path) -> tuple[Standing, ...]:
     """The whole board, ranked, compared with its best row, with what to mistrust.
 
+    Local scores at another threshold than the submission's are shown, and compared with nothing.
+
     Raises:
         DataError: as `read_board`, or a row has no card.
     """
     rows = rank(read_board(folder))
     cards = {row.submission: _kept_card(folder, row) for row in rows}
     best = cards[rows[0].submission] if rows else None
-    flags = divergences(rows)
+    apart = {name: _cut_otherwise(name, card) for name, card in cards.items()}
+    flags = divergences([replace(row, local={}) if apart[row.submission] else row for row in rows])
     return tuple(
-        Standing(row, differences(cards[row.submission], best) if best else (), flags[row.submission]) for row in rows
+        Standing(
+            row,
+            differences(cards[row.submission], best) if best else (),
+            (*apart[row.submission], *flags[row.submission]),
+        )
+        for row in rows
     )
 
 
@@ -169,6 +180,15 @@ def divergences(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     submissions are compared on the private board if both have that score, else on the public one.
     """
     return {row.submission: tuple(filter(None, (_gap(row), _inversion(row, rows)))) for row in rows}
+
+
+def _cut_otherwise(name: str, card: SubmissionCard) -> tuple[str, ...]:
+    """A sentence where the local scores are of another threshold than the masks: nothing can be compared with them."""
+    if "local_threshold" not in card.facts:
+        return ()
+    local = card.facts["local_threshold"]
+    at = "thresholds of their own" if local is None else f"threshold {local}"
+    return (f"{name}: local scores are at {at} and the masks are cut at {card.threshold:g}, so they are not compared",)
 
 
 def _gap(row: Row) -> str:
@@ -251,6 +271,18 @@ def _row(name: str, card: SubmissionCard) -> Row:
         min_area=card.min_area,
         local=_local(name, facts.get("local_scores", {})),
     )
+
+
+def _updated(before: Row | None, row: Row, given: Mapping[str, Any]) -> Row:
+    """A row made of its card, with what was `given` now, and what was given `before`."""
+    if before and (other := [key for key in CUT if getattr(before, key) != getattr(row, key)]):
+        was, now = (getattr(each, other[0]) for each in (before, row))
+        raise DataError(
+            f"the scores of {row.submission!r} on the board are of another submission ({other[0]} {was}, now {now}): "
+            "choose another name (--name), or drop its line"
+        )
+    kept = {key: getattr(before, key) for key in given} if before else {}
+    return replace(row, **kept | {key: value for key, value in given.items() if value is not None})
 
 
 def _members(card: SubmissionCard) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from l4s.data.sampler import share_rows
 from l4s.errors import RecipeError, did_you_mean
+from l4s.groups import by_group, predicted
 from l4s.models import ANSWERS, check_options
 from l4s.models.siamese import joined_channels
 from l4s.recipe import Recipe
@@ -47,6 +48,8 @@ def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
     for member in members:
         for problem in _member(recipe, member):
             raise RecipeError(f"{where}: member.{member.base}: {problem}")
+    for problem in _together(recipe, members):
+        raise RecipeError(f"{where}: {problem}")
 
 
 def _names(recipe: Recipe) -> Iterator[str]:
@@ -61,8 +64,39 @@ def _names(recipe: Recipe) -> Iterator[str]:
     modes = {d.normalise for d in recipe.domain.values()} | {m.normalise for m in recipe.member.values()}
     if "source" in modes and len(shared) > 1:
         yield "normalise = 'source' pools the sources' statistics, but their share_stats differ"
+    yield from _parts(recipe)
+    yield from _unread_statistics(recipe)
     if taken := [name for name in recipe.member if RESERVED.fullmatch(name)]:
         yield f"member {taken[0]!r} has the name of a folder that a round needs for itself: choose another"
+
+
+def _unread_statistics(recipe: Recipe) -> Iterator[str]:
+    """Statistics that no member standardises a domain by are not computed in vain."""
+    for name, domain in recipe.domain.items():
+        modes = {domain.normalise} if domain.normalise else {member.normalise for member in recipe.member.values()}
+        told = " and ".join(sorted(modes))
+        if domain.subdomains.by != "none" and not modes & {"separated", "patch"}:
+            yield f"domain.{name}.subdomains has no effect where images are normalised by {told}"
+        if domain.share_stats and not modes & {"separated", "source"}:
+            yield f"domain.{name}.share_stats has no effect where images are normalised by {told}"
+
+
+def _parts(recipe: Recipe) -> Iterator[str]:
+    """Parts of one split are dealt out once: dealt out in two ways, they overlap."""
+    dealt: dict[tuple[str, str], tuple[str, list[object]]] = {}
+    for name, domain in recipe.domain.items():
+        if domain.parts is None:
+            continue
+        # the order of the shares decides who is dealt what, and equal mappings may differ in it; so do the labels
+        parts = domain.parts
+        way: list[object] = [list(parts.shares.items()), parts.by, parts.seed, parts.gap]
+        way += [domain.positive, domain.ignore, domain.positives_only, domain.split_seed]
+        other, first = dealt.setdefault((domain.split, domain.layout), (name, way))
+        if way != first:
+            yield (
+                f"domains {other} and {name} deal out split {domain.split!r} in two ways, and their parts would overlap: give "
+                "both the same shares in the same order, the same by, seed and gap, and the same values of masks"
+            )
 
 
 def _rounds(recipe: Recipe) -> Iterator[str]:
@@ -85,7 +119,7 @@ def _rounds(recipe: Recipe) -> Iterator[str]:
 def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
     """A member starts from weights that its round, or the round before, has made."""
     before: set[str] = set()
-    steps = {entry.round: entry.steps for entry in recipe.round}
+    steps = {entry.round: entry.steps for entry in recipe.round if entry.steps is not None}
     for number in range(recipe.rounds + 1):
         named = next((entry.train for entry in recipe.round if entry.round == number), ())
         trained = {member.name: member for member in members if not named or member.base in named}
@@ -95,6 +129,8 @@ def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
                 yield f"member {name!r} continues in round {number}, but round {number - 1} does not train it"
             if steps.get(number) == 0 and not continues and member.init is None:
                 yield f"member {name!r} is not trained in round {number} (steps = 0), and has no init to start from"
+            if 0 < steps.get(number, 0) <= member.config.train.freeze:
+                yield f"member {name!r} freezes its encoder for all {steps[number]} steps of round {number}: lower train.freeze"
             init = (member.init or "").removeprefix("member:")
             if not continues and init != (member.init or "") and init not in trained:
                 yield f"member {name!r} starts from {init!r}, which round {number} does not train"
@@ -115,6 +151,20 @@ def _ensemble(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
         yield f"ensemble.weights has no positive weight for {missing[0]!r}"
 
 
+def _together(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
+    """Members that are averaged predict what their ensemble is needed for."""
+    for name, group in by_group(recipe, members, members).items():
+        common = predicted(recipe, group)
+        who = f"ensemble {name!r}" if name else "the ensemble"
+        told = "see `predicts` of " + ", ".join(member.name for member in group if member.config.predicts)
+        if not common and any(member.config.predicts for member in group):
+            yield f"{who} has no domain that all of its members predict ({told}): give some an `ensemble` of their own"
+        if lacking := [name for name in recipe.domains("target") if recipe.rounds and name not in common]:
+            yield f"{who} labels target {lacking[0]!r} for the next round, but not all of its members predict it ({told})"
+        if recipe.submit and recipe.submit.domain in predicted(recipe) and recipe.submit.domain not in common:
+            yield f"{who} is packed by [submit], but not all of its members predict {recipe.submit.domain!r} ({told})"
+
+
 def _submit(recipe: Recipe) -> Iterator[str]:
     if recipe.submit is None:
         return
@@ -123,6 +173,8 @@ def _submit(recipe: Recipe) -> Iterator[str]:
         yield f"submit.domain {recipe.submit.domain!r} is never predicted: it is a source that holds nothing out"
     if domain.cut:
         yield f"submit.domain {recipe.submit.domain!r} is cut into squares, but a submission holds whole patches"
+    if domain.fit:
+        yield f"submit.domain {recipe.submit.domain!r} has patches of varying size (fit), but a submission has masks of one"
 
 
 def _tasks(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
@@ -172,8 +224,17 @@ def _member(recipe: Recipe, member: Member) -> Iterator[str]:
         yield f"source {unknown[0]!r} is no source domain{did_you_mean(unknown[0], recipe.domains('source'))}"
     if unknown := [name for name in config.predicts if name not in recipe.domain]:
         yield f"predicts {unknown[0]!r}{did_you_mean(unknown[0], recipe.domain)}"
+    elif idle := [name for name in config.predicts if name not in predicted(recipe)]:
+        yield f"predicts {idle[0]!r}, a source that holds nothing out: leave it out, or give it a holdout"
+    others = [name for name in recipe.domain if name not in recipe.domains("source")]
+    if config.adabn and not others:
+        yield "adabn is for targets and eval domains, and there are none: leave it out"
+    if config.init and config.model.options.get("weights", "none") != "none":
+        yield f"model.weights are not read where a member starts from init = {config.init!r}: leave one of them out"
     if config.train.mixup and answers != "segment":
         yield f"train.mixup makes soft labels of pixels, which task {answers!r} does not learn from: leave it out"
+    if config.train.mixup and config.train.batch < 2:
+        yield "train.mixup mixes the samples of a batch with each other: make train.batch 2 or more"
     open_sources = [name for name in recipe.sources(config) if recipe.domain[name].holdout.by == "none"]
     if config.train.evaluate_every and open_sources:
         yield f"train.evaluate_every scores on held-out patches, but domain.{open_sources[0]} has no holdout"

@@ -8,6 +8,7 @@ from l4s.errors import DataError
 
 IGNORED = 255
 PARTS = ("all", "empty", "landslide")
+FIGURES = ("median", "mean", "median_size", "mean_size")  # of the errors, and of their sizes
 
 
 def count_errors(values: Iterable[np.ndarray], masks: Iterable[np.ndarray], threshold: float | None) -> np.ndarray:
@@ -38,28 +39,26 @@ def split_patches(masks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     return {"all": np.ones(len(landslide), bool), "empty": ~landslide, "landslide": landslide}
 
 
-def summary(errors: np.ndarray) -> dict[str, float]:
-    """Median and mean of the errors and of their sizes; the paper shows medians. All 0 where there is no patch."""
+def summary(errors: np.ndarray) -> dict[str, float | None]:
+    """Median and mean of the errors and of their sizes; the paper shows medians. All None where there is no patch."""
     if not len(errors):
-        return dict.fromkeys(("median", "mean", "median_size", "mean_size"), 0.0)
+        return dict.fromkeys(FIGURES)
     size = np.abs(errors)
-    figures = {
-        "median": np.median(errors),
-        "mean": errors.mean(),
-        "median_size": np.median(size),
-        "mean_size": size.mean(),
-    }
-    return {name: float(value) for name, value in figures.items()}
+    return dict(zip(FIGURES, map(float, (np.median(errors), errors.mean(), np.median(size), size.mean())), strict=True))
 
 
-def standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean of runs that differ in their seed: sd (n - 1) / sqrt(n); 0 for one run."""
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+def standard_error(values: np.ndarray) -> float | None:
+    """Standard error of the mean of runs that differ in their seed: sd (n - 1) / sqrt(n); None for one run."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
-def printed_error(values: np.ndarray) -> float:
-    """The error bar of the paper's released code, which divides by n in place of its root (methods E2); 0 for one run."""
-    return float(values.std() / len(values)) if len(values) > 1 else 0.0
+def sd_over_n(values: np.ndarray) -> float | None:
+    """Standard deviation over n in place of its root, which is too short for an error bar; None for one run.
+
+    The released code divides like that, but over the scores of all checkpoints of all seeds (methods E2). Here
+    checkpoints are averaged before they are scored, so that this is over seeds and no number of the paper's.
+    """
+    return float(values.std() / len(values)) if len(values) > 1 else None
 
 
 def paired_mean(a: np.ndarray, b: np.ndarray, seed: int, draws: int = 1000, level: float = 0.95) -> dict[str, float]:

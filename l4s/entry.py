@@ -36,13 +36,16 @@ def pack_entry(
         plan = read_plan(one_cell(source))
         number, probs = find_ensemble(plan, choice)
         configured = plan.recipe.submit
-        facts = submission_facts(plan, number, find_group(plan, number, choice.group))
+        if threshold is None:
+            threshold = configured.threshold if configured else threshold_of(open_probs(probs))
+        group = find_group(plan, number, choice.group)
+        facts = submission_facts(plan, number, group, tta=choice.tta, threshold=threshold)
         if number < plan.last_round() and choice.round is None:
             log.warn(f"round {number} is packed: the run has not reached its last round {plan.last_round()} yet")
     elif choice != Choice():
         raise DataError(f"{source} is one ProbFile: a domain, tta, round or group can be chosen of a run only")
     if threshold is None:
-        threshold = configured.threshold if configured else threshold_of(open_probs(probs))
+        threshold = threshold_of(open_probs(probs))
     if min_area is None:
         min_area = configured.min_area if configured else MIN_AREA
     return submit(open_probs(probs), out, threshold=threshold, min_area=min_area, facts=facts)
@@ -55,7 +58,7 @@ def check_entry(zip_: Path, ids_from: Path | None, images: Path | None, shape: s
         shape: of every mask, `128x128` for example, or `any`; None for that of the patches, or 128x128 without them.
 
     Raises:
-        DataError: the ids cannot be read, or `shape` means nothing.
+        DataError: there is no zip, the ids cannot be read, or `shape` means nothing.
     """
     ids: tuple[str, ...] | None = None
     sizes: set[tuple[int, ...]] = {OFFICIAL_SIZE}
@@ -66,7 +69,10 @@ def check_entry(zip_: Path, ids_from: Path | None, images: Path | None, shape: s
         patches = find_patches(images, ".")
         ids, sizes = tuple(patch.id for patch in patches), {patch_sides(patch) for patch in patches}
     size = next(iter(sizes)) if len(sizes) == 1 else None
-    report = check(zip_, ids, size if shape is None else _shape(shape))
+    wanted = size if shape is None else _shape(shape)
+    if not zip_.is_file():
+        raise DataError(f"there is no file {zip_}: give the submission's .zip")
+    report = check(zip_, ids, wanted)
     return report if ids else replace(report, warnings=[*report.warnings, UNKNOWN_IDS])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from l4s import rundir
 from l4s.data.domain import Domain, affine
 from l4s.data.labels import READ_WHOLE
 from l4s.engine import Engine
@@ -89,10 +90,7 @@ class Experiment:
 
     def grouped(self, members: Sequence[Member]) -> dict[str, list[Member]]:
         """Members by ensemble."""
-        groups: dict[str, list[Member]] = {}
-        for member in members:
-            groups.setdefault(self.group(member), []).append(member)
-        return groups
+        return self.plan.grouped(members)
 
     def affine(self, domain: Domain, member: Member) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift, (N, C) float32 each, of a domain's cached values as a member sees them."""
@@ -106,7 +104,9 @@ class Experiment:
         """What a step depends on when it reads these rows of a domain through a member's normalisation."""
         arrays = (rows, *self.affine(domain, member))
         digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:16]
-        return {"content": domain.cache.digest, "rows_and_normalisation": digest}
+        # masks of targets and eval domains only score: whether they are there makes no step another one
+        content = domain.cache.digest if domain.config.role == "source" else domain.cache.images_digest
+        return {"content": content, "rows_and_normalisation": digest}
 
     def fit_key(self, member: Member, number: int) -> str:
         """Fingerprint of training a member in a round."""
@@ -138,8 +138,14 @@ class Experiment:
                 else [],
                 "init": [_content(path) for path in self.initial(member, number)],
             }
+            | self._pretrained(member)
             | self._embeddings(member, number, [*self.source(member), *(self.target() if number else ())])
         )
+
+    def _pretrained(self, member: Member) -> dict[str, str]:
+        """The content of a file of pretrained weights that the model is built with; nothing where there is none."""
+        path = Path(str(member.config.model.options.get("weights", "")))
+        return {"weights": _content(path)} if path.is_file() else {}
 
     def _embeddings(self, member: Member, number: int, domains: Sequence[Domain]) -> dict[str, list[str]]:
         """What a step depends on that reads the embeddings of another member; nothing where there are none."""
@@ -182,8 +188,7 @@ class Experiment:
     def ensemble_key(self, members: Sequence[Member], number: int, domain: Domain, tta: Tta) -> str:
         """Fingerprint of averaging members' predictions of a domain."""
         inputs = [self.predict_key(member, number, domain, tta) for member in members]
-        weights_ = self.recipe.ensemble.weights
-        return fingerprint({"step": "ensemble", "inputs": inputs, "weights": weights_ and dict(weights_)})
+        return fingerprint({"step": "ensemble", "inputs": inputs, "weights": self.plan.weights(members)})
 
     def labellers(self, number: int, group: str) -> list[Member]:
         """Members of round `number` - 1 whose ensemble labels the targets for round `number`.
@@ -211,15 +216,33 @@ def open_experiment(recipe: Recipe, engine: Engine, run: RunDir, domains: Mappin
     """Bind a recipe to its data and its run directory.
 
     Raises:
-        RecipeError: a round has nobody to label its targets.
+        RecipeError: a round has nobody to label its targets, or a member asks for more patches than there are, or for
+            pixels of patches that are labelled as a whole.
     """
     x = Experiment(recipe, engine, run, domains, expand(recipe))
     for member in x.members:
         _refuse_patch_labels(member, x.source(member))
+        _refuse_large_subset(member, x.source(member))
     for number in range(1, recipe.rounds + 1):
         for group in x.grouped(x.trained(number)):
             x.labellers(number, group)
+    _refuse_other_settings(x)
     return x
+
+
+def _refuse_other_settings(x: Experiment) -> None:
+    """A run describes what is in it: it is not reopened with settings that some of its members were not trained with."""
+    for number in range(x.recipe.rounds + 1):
+        for member in x.trained(number):
+            folder = x.run.member(number, member.name)
+            if not any((folder / name).is_file() for name in ("done.json", "started.json")):
+                continue
+            try:
+                key = x.fit_key(member, number)
+            except RunError:  # the weights that it starts from are to be made again
+                continue
+            rundir.is_done(folder, key)
+            rundir.refuse_other(folder, key)
 
 
 def _refuse_patch_labels(member: Member, source: Sequence[Domain]) -> None:
@@ -232,6 +255,14 @@ def _refuse_patch_labels(member: Member, source: Sequence[Domain]) -> None:
         )
 
 
+def _refuse_large_subset(member: Member, source: Sequence[Domain]) -> None:
+    count, there = member.config.train.subset, sum(len(domain.train) for domain in source)
+    if count and count > there:
+        raise RecipeError(
+            f"member {member.name!r} has train.subset = {count}, but its sources have {there} patches to train on: ask for fewer"
+        )
+
+
 def weights(folder: Path) -> list[Path]:
     """The files of weights of a finished member.
 
@@ -241,7 +272,8 @@ def weights(folder: Path) -> list[Path]:
     if not (folder / "done.json").is_file():
         number = folder.parent.name.removeprefix("round-")
         raise RunError(
-            f"{folder} holds no finished training: run `l4s train --round {number} --member {folder.name}` first"
+            f"{folder} holds no finished training: run "
+            f"{rundir.command(folder.parents[1], 'train', '--round', number, '--member', folder.name)} first"
         )
     return [folder / name for name in read_json(folder / "done.json")["weights"]]
 

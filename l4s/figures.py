@@ -14,11 +14,16 @@ from l4s.errors import RunError, did_you_mean
 from l4s.experiment import Experiment, weights
 from l4s.inputs import view_of
 from l4s.load import Member
-from l4s.member import trained_member
+from l4s.member import adapt_member, adapts, trained_member
+from l4s.models.norm import domain_rows
 from l4s.plan import one_cell
 from l4s.plots import displayed, draw_tiles, own_size, painted, truth_picture
+from l4s.promote import demote
 from l4s.report import reopen, shown_patches
+from l4s.rundir import command
 from l4s.score import threshold_of
+from l4s.tasks import build_task
+from l4s.tasks.segment import promoted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +36,8 @@ OVERLAY = 0.6  # how much of an overlay is the map; the rest is the image
 def draw_attention(root: Path, data: Path, name: str, cache: Path | None = None) -> list[Path]:
     """Image, truth, prediction, attention over the image and one feature, of patches of each domain (Figure 2).
 
-    The attention shown is the mean of the gates' maps, the feature the one whose values differ most over the patches.
+    The attention shown is the mean of the gates' maps, the feature the one whose values differ most over the patches, both
+    of the network as it predicts; of the best, where a member keeps several weights.
 
     Returns:
         The files, `pictures/attention-<member>-<domain>.png` in the run.
@@ -43,10 +49,10 @@ def draw_attention(root: Path, data: Path, name: str, cache: Path | None = None)
     member = _member(x, name)
     number = x.plan.last_round()
     (first, *_) = weights(x.run.member(number, member.name))
-    (model,) = trained_member(x.recipe, member, number, [first], x.engine)
+    models = trained_member(x.recipe, member, number, [first], x.engine)
 
     def extra(domain: Domain, rows: list[int]) -> Columns:
-        return _attention(x, model, member, domain, rows)
+        return _attention(x, models, member, domain, rows)
 
     return [_draw(x, domain, [member], f"attention-{name}-{domain.name}", extra) for domain in x.predicted(member)]
 
@@ -62,6 +68,8 @@ def draw_comparison(root: Path, data: Path, names: Sequence[str], cache: Path | 
     """
     x = reopen(one_cell(root), data, cache)
     members = [_member(x, name) for name in names]
+    if not x.predicted(*members):
+        raise RunError(f"members {', '.join(names)} predict no domain together: nothing of theirs can be compared")
     return [_draw(x, domain, members, f"members-{domain.name}") for domain in x.predicted(*members)]
 
 
@@ -93,16 +101,10 @@ def _draw(
     return draw_tiles(out, columns, labels, legend="truth" in columns)
 
 
-def _attention(x: Experiment, model: "nn.Module", member: Member, domain: Domain, rows: list[int]) -> Columns:
-    view = view_of(x, domain, member, x.plan.last_round())
-    with torch.no_grad():
-        extras = model(view.images(np.array(rows))).extras
-    if not {"attention", "feature"} <= extras.keys():
-        raise RunError(
-            f"the network of {member.name} ({member.config.model.name}) shows no attention: draw a member of model 'fusion'"
-        )
-    maps = extras["attention"].mean(1).numpy()
-    features = extras["feature"].numpy()
+def _attention(
+    x: Experiment, models: Sequence["nn.Module"], member: Member, domain: Domain, rows: list[int]
+) -> Columns:
+    maps, features = _looked_at(x, models, member, domain, rows)
     chosen = int(features.std(axis=(0, 2, 3)).argmax())
     low, high = features[:, chosen].min(), features[:, chosen].max()
     scaled = (features[:, chosen] - low) / max(high - low, 1e-6)
@@ -112,6 +114,26 @@ def _attention(x: Experiment, model: "nn.Module", member: Member, domain: Domain
         "attention": [_overlay(image, each) for image, each in zip(images, own, strict=True)],
         f"feature {chosen}": [_own(each, domain, row) for each, row in zip(scaled, rows, strict=True)],
     }
+
+
+def _looked_at(
+    x: Experiment, models: Sequence["nn.Module"], member: Member, domain: Domain, rows: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean attention (N, H, W) and features (N, F, H, W) of patches, from the pass that predicts them."""
+    view = view_of(x, domain, member, x.plan.last_round())
+    if adapts(member, domain.config):
+        models = adapt_member(x.engine, build_task(member.config), models, member, view, x.recipe.predict.batch)
+    images = view.images(np.array(rows))
+    with torch.no_grad(), domain_rows(torch.tensor([view.norm])):
+        extras = models[0](promoted(images, member.config.train.scale.factor)).extras
+    if not {"attention", "feature"} <= extras.keys():
+        raise RunError(
+            f"the network of {member.name} ({member.config.model.name}) shows no attention: draw a member of model 'fusion' "
+            "whose model.attention is true"
+        )
+    size = (images.shape[-2], images.shape[-1])
+    feature = torch.stack([demote(each, size) for each in extras["feature"].unbind(1)], dim=1)
+    return demote(extras["attention"].mean(1), size).numpy(), feature.numpy()
 
 
 def _overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -138,7 +160,7 @@ def _images(domain: Domain, rows: list[int]) -> list[np.ndarray]:
 def _probs(x: Experiment, member: Member, domain: Domain) -> ProbFile:
     path = x.run.probs(x.run.member(x.plan.last_round(), member.name), domain.name, x.tta(domain)[-1])
     if not path.is_file():
-        raise RunError(f"{path} is missing: run `l4s predict` first")
+        raise RunError(f"{path} is missing: run {command(x.run.root, 'predict', '--round', x.plan.last_round())} first")
     return open_probs(path)
 
 

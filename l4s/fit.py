@@ -46,6 +46,28 @@ class Job:
     evaluate: Callable[[nn.Module, int], Mapping[str, float]]
 
 
+@dataclass(frozen=True)
+class Training:
+    """A job at work: what was made of it, and where it stands.
+
+    `core` is the network on the device, `model` the same as processes share it, `average` the EMA of its weights.
+    """
+
+    engine: Engine
+    job: Job
+    steps: Steps
+    core: nn.Module
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: ModelEmaV3 | None
+    progress: Progress
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is scored and kept."""
+        return self.average.module if self.average else self.core
+
+
 def fit(engine: Engine, job: Job) -> list[Path]:
     """Train a member to its last step, from where an earlier run of the same command left it.
 
@@ -58,49 +80,98 @@ def fit(engine: Engine, job: Job) -> list[Path]:
     """
     if not any(True for _ in job.model.parameters()):
         return _untrained(engine, job)
+    work, train = _begin(engine, job), job.train
+    items = range(work.progress.step * train.accumulate, train.steps * train.accumulate)
+    stream = iter(batches(work.steps, items, engine.workers))
+    last_save, interval = time.monotonic(), Interval(engine, job)
+
+    with log.live(job.name, train.steps) as show:
+        while work.progress.step < train.steps and not _stale(work.progress, train):
+            interval.add(_advance(work, stream))
+            if _is_told(train, work.progress.step):
+                show(work.progress.step, _tell(work, interval))
+            if _may_save(train, work.progress.step) and time.monotonic() - last_save >= SAVE_SECONDS:
+                _save(work)
+                last_save = time.monotonic()
+    if train.steps and not _is_settled(work.progress):  # a round without steps takes the weights as they are
+        _settle(work)
+    return _finish(engine, job, work.judged, work.progress)
+
+
+def _begin(engine: Engine, job: Job) -> Training:
+    """Everything in its place, as the last saved state left it."""
     train = job.train
     steps = job.source_and_target(Slice(engine.rank, engine.world, train.accumulate))
     _refuse_uneven(job, steps, engine.world)
     core = engine.place(job.model)
-    ema = ModelEmaV3(core, decay=train.ema) if train.ema else None
+    average = _average(core, train.ema) if train.ema else None
     optimiser = optimiser_of(train, core)
-    progress = load_state(job.folder / EARLIER_STATE, core, optimiser, ema)
+    progress = load_state(job.folder / EARLIER_STATE, core, optimiser, average)
     if engine.main:
         trim_metrics(job.folder / "metrics.jsonl", progress.step)
-    model = engine.distribute(core)
-    items = range(progress.step * train.accumulate, train.steps * train.accumulate)
-    stream = iter(batches(steps, items, engine.workers))
-    last_save, interval = time.monotonic(), Interval(engine, job, progress.step)
-    judged = ema.module if ema else core
+    return Training(engine, job, steps, core, engine.distribute(core), optimiser, average, progress)
 
-    with log.live(job.name, train.steps) as show:
-        while progress.step < train.steps and not _stale(progress, train):
-            model.train()
-            at = At(progress.step, train.steps, torch.Generator().manual_seed(_mix(job.seed, progress.step)))
-            terms = train_step(engine, job, model, optimiser, stream, at)
-            progress.step += 1
-            job.task.after_step(core, progress.step)
-            if ema is not None:
-                ema.update(core, step=progress.step)
-            rundir.reached("fit.step")
-            interval.add(terms)
-            finished = progress.step == train.steps
-            judging = train.evaluate_every is not None and (finished or progress.step % train.evaluate_every == 0)
-            line = interval.close(progress.step) if judging or finished or progress.step % LOG_EVERY == 0 else None
-            if judging:
-                _settle(engine, job, judged, steps)
-                _evaluate(engine, job, judged, progress)
-            if line is not None:
-                show(progress.step, interval.write(line, progress))
-            saving = time.monotonic() - last_save >= SAVE_SECONDS and progress.step % LOG_EVERY == 0
-            if saving and engine.main and not finished:
-                save_state(job.folder / EARLIER_STATE, progress, core, optimiser, ema)
-                _prune(job, progress)
-                last_save = time.monotonic()
-                rundir.reached("fit.saved")
-    if not progress.evaluations or progress.evaluations[-1][0] != progress.step:
-        _settle(engine, job, judged, steps)
-    return _finish(engine, job, judged, progress)
+
+def _average(core: nn.Module, decay: float) -> ModelEmaV3:
+    """An EMA that decays by min(1 - 1 / step, decay) (methods G2): the plain mean of all steps while these are few."""
+    return ModelEmaV3(core, decay, use_warmup=True, warmup_gamma=1.0, warmup_power=1.0)
+
+
+def _advance(work: Training, stream: Iterator[Batch]) -> dict[str, Tensor]:
+    """Take one step; returns the terms of its loss, detached, on the device."""
+    job, progress = work.job, work.progress
+    work.model.train()
+    at = At(progress.step, job.train.steps, torch.Generator().manual_seed(_mix(job.seed, progress.step)))
+    terms = train_step(work.engine, job, work.model, work.optimiser, stream, at)
+    progress.step += 1
+    job.task.after_step(work.core, progress.step)
+    if work.average is not None:
+        work.average.update(work.core, step=progress.step)
+    rundir.reached("fit.step")
+    return terms
+
+
+def _is_judged(train: Train, step: int) -> bool:
+    """Is the held-out source scored after this step?"""
+    return train.evaluate_every is not None and (step == train.steps or step % train.evaluate_every == 0)
+
+
+def _is_told(train: Train, step: int) -> bool:
+    """Has this step a line in `metrics.jsonl`?"""
+    return step % LOG_EVERY == 0 or step == train.steps or _is_judged(train, step)
+
+
+def _may_save(train: Train, step: int) -> bool:
+    """May training go on from this step? Not from the last one, after which there is nothing to do."""
+    return step % LOG_EVERY == 0 and step < train.steps
+
+
+def _is_settled(progress: Progress) -> bool:
+    """Was the network judged as it is now?"""
+    return bool(progress.evaluations) and progress.evaluations[-1][0] == progress.step
+
+
+def _tell(work: Training, interval: "Interval") -> str:
+    """Score the held-out source where that is due, and write the step's line; returns its short form for the display.
+
+    In this order: a loss that is not finite is told before anything is scored, and the line holds the step's scores.
+
+    Raises:
+        RunError: the loss is not finite.
+    """
+    line = interval.close(work.progress.step)
+    if _is_judged(work.job.train, work.progress.step):
+        _settle(work)
+        _evaluate(work)
+    return interval.write(line, work.progress)
+
+
+def _save(work: Training) -> None:
+    """Write the state to go on from, then drop what it does not need."""
+    if work.engine.main:
+        save_state(work.job.folder / EARLIER_STATE, work.progress, work.core, work.optimiser, work.average)
+        _prune(work.job, work.progress)
+        rundir.reached("fit.saved")
 
 
 def optimiser_of(train: Train, model: nn.Module) -> torch.optim.Optimizer:
@@ -111,6 +182,7 @@ def optimiser_of(train: Train, model: nn.Module) -> torch.optim.Optimizer:
         lr=train.optimiser.lr,
         weight_decay=train.optimiser.weight_decay,
         encoder_lr_factor=train.optimiser.encoder_lr_factor,
+        decay_all=train.optimiser.decay_all,
         **train.optimiser.options,
     )
 
@@ -158,7 +230,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, train: Train, step: int) -> None
 class Interval:
     """Terms of the loss since the last line of `metrics.jsonl`, kept on the device until the line is written."""
 
-    def __init__(self, engine: Engine, job: Job, step: int) -> None:
+    def __init__(self, engine: Engine, job: Job) -> None:
         self.engine, self.job = engine, job
         self.terms: list[dict[str, Tensor]] = []
         self.started = time.monotonic()
@@ -167,7 +239,7 @@ class Interval:
         self.terms.append(terms)
 
     def close(self, step: int) -> dict[str, float]:
-        """End the interval at a step.
+        """End the interval at a step; the next one begins when the line is written.
 
         Returns:
             The means of the terms and the rate.
@@ -182,7 +254,7 @@ class Interval:
                 "lower the learning rate, clip gradients (train.clip), or use --precision fp32"
             )
         rate = len(self.terms) * self.job.train.batch / (time.monotonic() - self.started)
-        self.terms, self.started = [], time.monotonic()
+        self.terms = []
         return {"step": step, **means, "patches_per_s": round(rate, 1)}
 
     def write(self, line: dict[str, float], progress: Progress) -> str:
@@ -195,6 +267,7 @@ class Interval:
         if self.engine.main:
             with (self.job.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
+        self.started = time.monotonic()  # only now: the time that judging took is no training
         return note
 
 
@@ -207,20 +280,22 @@ def trim_metrics(path: Path, step: int) -> None:
         rundir.write_atomic(path, "".join(line + "\n" for line in lines).encode())
 
 
-def _settle(engine: Engine, job: Job, model: nn.Module, steps: Steps) -> None:
+def _settle(work: Training) -> None:
     """Compute BatchNorm's running statistics anew, from rows as they are predicted: without noise of colour."""
-    train = job.train
+    engine, job, train = work.engine, work.job, work.job.train
     if not train.precise_bn:
         return
     first = train.steps * train.accumulate  # rows drawn as after the last step
-    rows = batches(steps.turned_only(train), range(first, first + train.precise_bn), engine.workers)
+    items = range(first, first + train.precise_bn * train.accumulate)
+    rows = batches(work.steps.turned_only(train), items, engine.workers)
     with engine.autocast():
         moved = (batch.to(engine.device) for batch in rows)
-        settle_bn(model, ((batch.image, batch.domain) for batch in moved), job.task.probs, engine.add_up)
+        settle_bn(work.judged, ((batch.image, batch.domain) for batch in moved), job.task.probs, engine.add_up)
 
 
-def _evaluate(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> None:
+def _evaluate(work: Training) -> None:
     """Score the held-out source, and keep the weights while they are among the best."""
+    engine, job, model, progress = work.engine, work.job, work.judged, work.progress
     engine.share_buffers(model)
     progress.evaluations.append((progress.step, dict(job.evaluate(model.eval(), progress.step))))
     if engine.main and progress.step in _best(progress, job.train):

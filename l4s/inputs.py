@@ -1,13 +1,12 @@
 """What a member sees of a domain: its bands as it standardises them, and perhaps the embeddings of another member."""
 
-from pathlib import Path
-
 import numpy as np
 
-from l4s import log
+from l4s import log, rundir
 from l4s.data.dataset import Labels, Part
 from l4s.data.domain import Domain
 from l4s.embed import embed, open_embeddings
+from l4s.errors import RunError
 from l4s.experiment import Experiment, weights
 from l4s.load import Member
 from l4s.member import norm_row, trained_member
@@ -23,7 +22,7 @@ def view_of(x: Experiment, domain: Domain, member: Member, number: int) -> View:
 
 def part_of(x: Experiment, domain: Domain, member: Member, number: int, labels: Labels) -> Part:
     """The rows of a domain to train on, as a member sees them."""
-    place = [*x.recipe.domains("source"), *x.recipe.domains("target")].index(domain.name)
+    place = [*x.recipe.sources(member.config), *x.recipe.domains("target")].index(domain.name)
     embeddings = embeddings_of(x, domain, member, number)
     return Part(domain, place, domain.train, *x.affine(domain, member), labels, embeddings=embeddings)
 
@@ -37,9 +36,13 @@ def embeddings_of(x: Experiment, domain: Domain, member: Member, number: int) ->
     first = x.feature_member(member)
     if first is None:
         return None
-    path = _path(x, domain, first, number)
+    folder = x.run.member(number, first.name)
+    if not x.engine.agree(rundir.is_done(folder, x.fit_key(first, number))):  # weights of other settings are refused
+        train = rundir.command(x.run.root, "train", "--round", number, "--member", first.name)
+        raise RunError(f"{member.name} reads what {first.name} says, which is not trained: run {train} first")
+    path = folder / "embeddings" / f"{domain.name}-{x.embed_key(first, number, domain)}.npy"
     if not x.engine.agree(path.is_file()):
-        models = trained_member(x.recipe, first, number, weights(x.run.member(number, first.name))[:1], x.engine)
+        models = trained_member(x.recipe, first, number, weights(folder)[:1], x.engine)
         row = norm_row(x.recipe, first, number, domain.name)
         view = View(domain, np.arange(len(domain)), *x.affine(domain, first), row)
         if x.engine.main:
@@ -47,8 +50,3 @@ def embeddings_of(x: Experiment, domain: Domain, member: Member, number: int) ->
             log.info(f"round {number} {first.name}: embedded {len(domain)} patches of {domain.name}")
         x.engine.wait()
     return open_embeddings(path)
-
-
-def _path(x: Experiment, domain: Domain, first: Member, number: int) -> Path:
-    folder = x.run.member(number, first.name) / "embeddings"
-    return folder / f"{domain.name}-{x.embed_key(first, number, domain)}.npy"

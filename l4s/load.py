@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from l4s import log
 from l4s.consistency import check_recipe
 from l4s.errors import RecipeError, did_you_mean
 from l4s.recipe import MemberConfig, Recipe
@@ -177,7 +178,31 @@ def _read(path: Path, overrides: Sequence[str]) -> Table:
         if not equals or not key:
             raise RecipeError(f"--set {override!r} is not of the form key.key=value")
         _assign(table, key.strip(), _value(text.strip()))
+    for override in overrides:
+        _check_read(table, override.partition("=")[0].strip())
     return table
+
+
+def _check_read(table: Table, key: str) -> None:
+    """An override of `train` that members set for themselves is not read by these."""
+    members = table.get("member")
+    if not key.startswith("train.") or not isinstance(members, dict):
+        return
+    own = [name for name, member in members.items() if _holds(member, key)]
+    told = f"{', '.join(own)} set {key} for themselves (--set member.{own[0]}.{key}=... changes one)" if own else ""
+    if own and len(own) == len(members):
+        raise RecipeError(f"--set {key} has no effect: {told}")
+    if own:
+        log.warn(f"--set {key} changes some members only: {told}")
+
+
+def _holds(table: object, key: str) -> bool:
+    """Is a dotted key set in a table?"""
+    for part in key.split("."):
+        if not isinstance(table, dict) or part not in table:
+            return False
+        table = table[part]
+    return True
 
 
 def _value(text: str) -> Any:

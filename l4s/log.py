@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 LINE_SECONDS = 30.0  # without a terminal: a line this often
 
@@ -15,12 +16,12 @@ console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0", highlig
 
 def info(message: str) -> None:
     """One line of log."""
-    console.print(message, soft_wrap=True)
+    console.print(Text(message), soft_wrap=True)  # a path may hold [brackets], which are no markup
 
 
 def warn(message: str) -> None:
     """One line that should be read."""
-    console.print(f"[yellow]warning:[/] {message}", soft_wrap=True)
+    console.print(Text.assemble(("warning:", "yellow"), f" {message}"), soft_wrap=True)
 
 
 def track(items: Iterable[int], text: str, total: int) -> Iterator[int]:
@@ -37,8 +38,9 @@ def live(text: str, total: int) -> Iterator[Callable[..., None]]:
     if not console.is_terminal:
         yield _lines(text, total)
         return
-    columns = (SpinnerColumn(), "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bar:
+    what, last = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[note]"))
+    columns = (SpinnerColumn(), what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), last)
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=total, note="")
         yield lambda done, note="": bar.update(task, completed=done, note=note)
 

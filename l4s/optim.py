@@ -34,13 +34,14 @@ def build_optimizer(
     lr: float,
     weight_decay: float = 0.01,
     encoder_lr_factor: float = 1.0,
+    decay_all: bool = False,
     **options: Any,
 ) -> torch.optim.Optimizer:
     """Build an optimiser whose groups tell encoder from the rest, and decayed parameters from undecayed ones.
 
-    Parameters with fewer than two dimensions (norm scales, biases) are not decayed. Names that start with `encoder.`
-    or `net.encoder.` learn at `lr * encoder_lr_factor`. Frozen parameters are left out. Every group carries
-    `initial_lr`.
+    Parameters with fewer than two dimensions (norm scales, biases) are not decayed, unless `decay_all`. Names that start
+    with `encoder.` or `net.encoder.` learn at `lr * encoder_lr_factor`. Frozen parameters are left out. Every group
+    carries `initial_lr`.
 
     Args:
         name: key of `OPTIMIZERS`.
@@ -48,18 +49,21 @@ def build_optimizer(
         lr: peak learning rate, per step.
         weight_decay: as the torch optimiser means it (decoupled for adamw, an L2 gradient for adam and sgd).
         encoder_lr_factor: times lr for the encoder.
+        decay_all: decay every parameter, as torch does with one group.
         options: any other argument of the torch optimiser, such as `betas` or `momentum`; lists become tuples.
 
     Raises:
-        RecipeError: unknown optimiser or option, a value torch refuses, nothing to train, or an encoder factor without
-            an encoder.
+        RecipeError: unknown optimiser or option, a value torch refuses, nothing to train, an encoder factor without
+            an encoder, or `decay_all` without a decay.
     """
     if name not in OPTIMIZERS:
         raise RecipeError(f"optimiser {name!r} does not exist{did_you_mean(name, OPTIMIZERS)}")
     builder = OPTIMIZERS[name]
     own = ("self", "params", "lr", "weight_decay")
     _check_options(f"optimiser {name!r}", options, [o for o in inspect.signature(builder).parameters if o not in own])
-    groups = _groups(params, lr, weight_decay, encoder_lr_factor)
+    if decay_all and not weight_decay:
+        raise RecipeError("decay_all has no effect: weight_decay is 0; set one of them, or leave decay_all out")
+    groups = _groups(params, lr, weight_decay, encoder_lr_factor, decay_all)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     try:
         return builder(groups, lr=lr, weight_decay=weight_decay, **given)
@@ -170,7 +174,11 @@ def _of_encoder(name: str) -> bool:
 
 
 def _groups(
-    params: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float, encoder_lr_factor: float
+    params: Iterable[tuple[str, nn.Parameter]],
+    lr: float,
+    weight_decay: float,
+    encoder_lr_factor: float,
+    decay_all: bool,
 ) -> list[dict[str, Any]]:
     """Up to four groups, in a fixed order, without the empty ones."""
     split: dict[tuple[bool, bool], list[nn.Parameter]] = {
@@ -178,7 +186,7 @@ def _groups(
     }
     for name, param in params:
         if param.requires_grad:
-            split[_of_encoder(name), param.ndim > 1].append(param)
+            split[_of_encoder(name), decay_all or param.ndim > 1].append(param)
     if not any(split.values()):
         raise RecipeError("nothing to train: the model has no parameters, or all of them are frozen")
     if encoder_lr_factor != 1.0 and not (split[True, True] or split[True, False]):

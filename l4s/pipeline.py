@@ -20,12 +20,21 @@ def run_recipe(x: Experiment) -> None:
                 f"the labels for round {number} hardly differ from those of round {number - 1}: the rounds end here"
             )
             break
+        _tell_finished(x, number)
         for member in x.trained(number):
             run_fit(x, member, number)
             run_predict(x, member, number)
         run_ensemble(x, number)
     score_run(x)
     run_submit(x)
+
+
+def _tell_finished(x: Experiment, number: int) -> None:
+    """A round whose steps are there takes no time and says nothing by itself."""
+    members = x.trained(number)
+    there = sum((x.run.member(number, member.name) / "done.json").is_file() for member in members)
+    if there:
+        log.info(f"round {number}: {there} of {len(members)} members are trained already")
 
 
 def train_round(x: Experiment, number: int, names: Sequence[str] = ()) -> None:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from l4s.errors import RunError, did_you_mean
+from l4s.groups import by_group, group, predicted
 from l4s.load import Member, expand, parse_recipe
 from l4s.recipe import Recipe, Round, Tta
-from l4s.rundir import RunDir, read_json
+from l4s.rundir import RunDir, command, read_json
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ class Plan:
 
     def predicted(self, *members: Member) -> list[str]:
         """Domains that are predicted by all of these members: targets, eval domains and held-out sources."""
-        names = [name for name, d in self.recipe.domain.items() if d.role != "source" or d.holdout.by != "none"]
-        return [name for name in names if all(name in (m.config.predicts or names) for m in members)]
+        return predicted(self.recipe, members)
 
     def tta(self, domain: str) -> tuple[Tta, ...]:
         """The test-time augmentations a domain is predicted under."""
@@ -52,25 +53,21 @@ class Plan:
         return next((other for other in self.members if f"member:{other.name}" == member.features), None)
 
     def group(self, member: Member) -> str:
-        """The ensemble a member belongs to; "" where there is one.
-
-        Answers to different tasks are never averaged: where the recipe has several, each has an ensemble of its own.
-        """
-        several = len({each.config.task.name for each in self.members}) > 1
-        own = member.config.ensemble or (member.config.task.name if several else "")
-        axes = [
-            f"{key.rsplit('.', 1)[-1]}-{member.axes[key]}"
-            for key in self.recipe.ensemble.group_by
-            if key in member.axes
-        ]
-        return "-".join(filter(None, (own, *axes)))
+        """The ensemble a member belongs to; "" where there is one."""
+        return group(self.recipe, self.members, member)
 
     def groups(self, number: int) -> dict[str, list[Member]]:
         """A round's members by ensemble."""
-        groups: dict[str, list[Member]] = {}
-        for member in self.trained(number):
-            groups.setdefault(self.group(member), []).append(member)
-        return groups
+        return self.grouped(self.trained(number))
+
+    def grouped(self, members: Sequence[Member]) -> dict[str, list[Member]]:
+        """Members by ensemble."""
+        return by_group(self.recipe, self.members, members)
+
+    def weights(self, members: Sequence[Member]) -> dict[str, float] | None:
+        """The weights of these members in their ensemble; None for a plain mean."""
+        named = self.recipe.ensemble.weights
+        return None if named is None else {member.name: named[member.name] for member in members}
 
     def probs(self, folder: Path, *members: Member) -> dict[tuple[str, Tta], Path]:
         """The ProbFile that the folder of a member, or of an ensemble of several, should hold for each domain and view."""
@@ -146,7 +143,8 @@ def find_ensemble(plan: Plan, choice: Choice) -> tuple[int, Path]:
             return number, path
     which = f"round {numbers[-1]}" if choice.round is not None else f"rounds 0 to {numbers[-1]}"
     raise RunError(
-        f"{plan.run.root} holds no ensemble of {domain} under {tta} in {which}: run `l4s run` or `l4s ensemble` first"
+        f"{plan.run.root} holds no ensemble of {domain} under {tta} in {which}: run {command(plan.run.root, 'run')} or "
+        f"{command(plan.run.root, 'ensemble', '--round', numbers[-1])} first"
     )
 
 
@@ -165,17 +163,42 @@ def find_group(plan: Plan, number: int, group: str | None) -> str:
     return group
 
 
-def submission_facts(plan: Plan, number: int, group: str) -> dict[str, object]:
+def submission_facts(
+    plan: Plan, number: int, group: str, *, tta: str | None = None, threshold: float | None = None
+) -> dict[str, object]:
     """What the card of a submission says of the ensemble it was cut from.
 
-    Local scores are F1 on the held-out source, by domain, as far as `table.json` has them.
+    Local scores are F1 on the held-out source, by domain, as far as `table.json` has them, under the test-time
+    augmentation that is submitted, or the only one there is. `local_threshold` is there where the submission is cut at
+    another threshold than they are: theirs, or None where they have several.
+
+    Args:
+        tta: of the submission; None for what the recipe ensembles.
+        threshold: of the submission; None for that of `[submit]`.
     """
     members = [member.name for member in plan.groups(number)[group]]
     facts: dict[str, object] = {"recipe": plan.recipe.name, "run": plan.run.root.resolve().name, "round": number}
+    rows = _local_rows(plan, number, group, tta or plan.recipe.ensemble_tta)
+    scores = {domain: row["f1"] for domain, row in rows.items()}
+    facts |= {"members": members} | ({"local_scores": scores} if scores else {})
+    if threshold is None and plan.recipe.submit:
+        threshold = plan.recipe.submit.threshold
+    at = {row["threshold"] for row in rows.values()}
+    if at and threshold is not None and at != {threshold}:
+        facts["local_threshold"] = at.pop() if len(at) == 1 else None
+    return facts
+
+
+def _local_rows(plan: Plan, number: int, group: str, tta: str) -> dict[str, dict[str, Any]]:
+    """The row of `table.json` of an ensemble for each source, under a test-time augmentation or the only one there is."""
     rows = read_json(plan.run.table)["rows"] if plan.run.table.is_file() else []
     place = ("source", "ensemble", plan.run.ensemble(number, group).name, number)
-    scores = {r["domain"]: r["f1"] for r in rows if (r["role"], r["kind"], r["name"], r["round"]) == place}
-    return facts | {"members": members} | ({"local_scores": scores} if scores else {})
+    views: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if (row["role"], row["kind"], row["name"], row["round"]) == place:
+            views.setdefault(row["domain"], {})[row["tta"]] = row
+    found = {domain: by_tta.get(tta, next(iter(by_tta.values()))) for domain, by_tta in views.items()}
+    return {domain: row for domain, row in found.items() if row["tta"] == tta or len(views[domain]) == 1}
 
 
 def rounds(plan: Plan, number: int | None) -> Sequence[int]:

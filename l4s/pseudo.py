@@ -22,29 +22,32 @@ COLLAPSE, EXPLODE = 0.25, 4.0  # of the source's landslide share; outside, a rou
 class PseudoLabels:
     """Labels of target patches: `target` (N, H, W) uint8 in {0, 1}, `weight` (N, H, W) uint8 in {0, 1}, 0 = ignored.
 
-    Where patches are fitted to one size, (H, W) is that size, and padding is ignored.
+    Where patches are fitted to one size, (H, W) is that size; `padding` of the N * H * W pixels lie outside the patches, and
+    are ignored.
     """
 
     ids: tuple[str, ...]
     target: np.ndarray
     weight: np.ndarray
     fingerprint: str
+    padding: int = 0
 
     def labels(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Target and weight of one patch, each (H, W) float32."""
         return self.target[row].astype(np.float32), self.weight[row].astype(np.float32)
 
     def shares(self) -> dict[str, float]:
-        """Shares of all pixels that are kept and ignored, and of kept pixels that are landslide."""
-        kept = float(self.weight.mean())
+        """Shares of the patches' pixels that are kept and ignored, and of kept pixels that are landslide."""
+        kept = int(self.weight.sum()) / (self.weight.size - self.padding)
         positive = float((self.target & self.weight).sum() / max(int(self.weight.sum()), 1))
         return {"kept": kept, "ignored": 1 - kept, "positive": positive}
 
 
 def changed(labels: PseudoLabels, before: PseudoLabels) -> float:
-    """Share of all pixels that are labelled differently than in the round before: landslide, background or ignored."""
+    """Share of the patches' pixels that are labelled differently than in the round before: landslide, background or ignored."""
     same = (labels.weight == before.weight) & ((labels.target == before.target) | (labels.weight == 0))
-    return 1.0 - float(same.mean())
+    alike, pixels = int(same.sum()) - labels.padding, labels.target.size - labels.padding  # padding never changes
+    return 1.0 - alike / pixels
 
 
 def pseudo(
@@ -62,11 +65,13 @@ def pseudo(
     if probs.kind != "probability":
         raise DataError(f"{probs.path} holds {probs.kind}s, not probabilities: pseudo labels need probabilities")
     if fitting is None:
-        target, weight = _cut(probs.read(), config)
+        (target, weight), padding = _cut(probs.read(), config), 0
     else:
         pairs = [[fit_mask(plane, fitting, fill=0) for plane in _cut(values, config)] for values in probs.patches()]
         target, weight = (np.stack(planes) for planes in zip(*pairs, strict=True))
-    labels = PseudoLabels(probs.ids, target, weight, fingerprint)
+        own = sum(math.prod(shape) for shape in probs.shapes)
+        padding = target.size - own if fitting.by == "pad" else 0
+    labels = PseudoLabels(probs.ids, target, weight, fingerprint, padding)
     _write(out, labels)
     return labels
 
@@ -88,7 +93,8 @@ def open_pseudo(path: Path) -> PseudoLabels:
     try:
         with h5py.File(path) as file:
             ids = tuple(file["id"].asstr()[:].tolist())
-            return PseudoLabels(ids, file["target"][:], file["weight"][:], str(file.attrs["fingerprint"]))
+            padding = int(file.attrs.get("padding", 0))  # of older files it is not known
+            return PseudoLabels(ids, file["target"][:], file["weight"][:], str(file.attrs["fingerprint"]), padding)
     except (OSError, KeyError) as error:
         raise DataError(
             f"cannot read pseudo labels from {path}: {error}; delete it and run `l4s pseudolabel`"
@@ -104,10 +110,14 @@ def warnings(shares: dict[str, float], source_share: float) -> Sequence[str]:
     share = shares["positive"]
     if share < COLLAPSE * source_share:
         return [
-            f"only {share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: collapse"
+            f"only {share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: collapse; "
+            "lower pseudo.upper, or train round 0 longer"
         ]
     if share > EXPLODE * source_share:
-        return [f"{share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: explosion"]
+        return [
+            f"{share:.2%} of the kept pixels are landslide, against {source_share:.2%} in the source: explosion; "
+            "raise pseudo.upper, or train round 0 longer"
+        ]
     return []
 
 
@@ -120,5 +130,7 @@ def _write(out: Path, labels: PseudoLabels) -> None:
             chunks = (1, *array.shape[1:])
             file.create_dataset(name, data=array, chunks=chunks, compression="gzip", track_times=False)
         file.attrs["fingerprint"] = labels.fingerprint
+        if labels.padding:
+            file.attrs["padding"] = labels.padding
     rundir.reached("pseudo.written")
-    part.replace(out)
+    rundir.replace_durably(part, out)

@@ -34,9 +34,11 @@ def _refuse_idle(section: Section, what: str, reads: set[str]) -> None:
 class HoldOut(Section):
     """Which patches of a domain are kept out of training, to choose and to score on.
 
-    `ids`: the inclusive id ranges in `ranges`. `block`: the last `share` of each region's ids. `region`: the regions
-    named. `random`: `share` of the patches, drawn by `seed` (neighbouring patches leak: an optimistic score).
-    With `ids` and `block`, patches whose id lies within `gap` of a held-out range are used for neither.
+    `ids`: the inclusive id ranges in `ranges`. `block`: the last `share` of each region's ids, in layout "bijie" of each
+    class's. `region`: the regions named. `random`: `share` of the patches, drawn by `seed` (neighbouring patches leak: an
+    optimistic score).
+    With `ids` and `block`, patches whose id lies within `gap` of a held-out range are used for neither. Statistics, which
+    need no labels, are of all patches of the domain.
     """
 
     by: Literal["none", "ids", "block", "region", "random"] = "none"
@@ -66,8 +68,10 @@ class HoldOut(Section):
 class Parts(Section):
     """A split's patches dealt out to named parts, of which a domain takes some (Böhm 2022, 2 and Table A1).
 
-    `random`: drawn by `seed`. `blocks`: in the order of ids, with `gap` patches at each border in no part; neighbours
-    resemble each other, and only blocks keep them apart. A part's name stands for the region of its patches: it can be held
+    `random`: drawn by `seed`, so that each part has the whole's share of patches with landslides; where no label is known,
+    all are drawn alike. `blocks`: in the order of ids, with `gap` patches at each border in no part; neighbours resemble
+    each other, and only blocks keep them apart. Chips cut row by row have neighbours above and below, a row of chips away
+    in the order of ids: the gap must be at least one row of chips. A part's name stands for the region of its patches: it can be held
     out (`holdout = { by = "region", regions = [...] }`), and is scored by itself.
     """
 
@@ -111,9 +115,12 @@ class SubDomains(Section):
 class Fit(Section):
     """How patches of varying size get one size, which batches need (Lissak 2024 does not say; methods F2).
 
-    `resize`: to squares of `side` pixels, images bilinear with anti-aliasing, masks nearest. `pad`: on the right and
-    below, to the least square whose side is a multiple of `multiple` and that holds every patch of the domain; padding is
-    left out of statistics and losses. Predictions come back at each patch's own size.
+    `resize`: to squares of `side` pixels, images bilinear with anti-aliasing, masks nearest, which loses slides that are
+    smaller than a pixel of the square and hold none of its centres. `pad`: on the right and below, to the least square
+    whose side is a multiple of `multiple` and that holds every patch of the domain; padding is the mean in every band, and
+    left out of the domain's statistics, of losses and of scores. What a network computes over whole batches does count it:
+    BatchNorm's batch statistics, and the running ones that AdaBN and `train.precise_bn` make of them. Predictions come back
+    at each patch's own size.
     """
 
     by: Literal["resize", "pad"]
@@ -142,8 +149,10 @@ class DomainConfig(Section):
     bands: tuple[str, ...] = ()  # of its files, in their order; (): those of bands.file
     regions: Mapping[str, tuple[int, int]] = {}
     parts: Parts | None = None
-    positive: tuple[int, ...] = (1,)
-    ignore: tuple[int, ...] = (255,)
+    # Values of masks that are landslide, and that are not labelled; where one is given, the other is [1] or [255]. Neither
+    # given: 1 and 255, but in a mask that is a picture, 0 and 255 alone are background and landslide.
+    positive: tuple[int, ...] | None = None
+    ignore: tuple[int, ...] | None = None
     cut: int | None = Field(default=None, ge=1)  # side of the squares that patches are cut into: patches of their own
     fit: Fit | None = None  # None: the patches have one size
     split_seed: int = Field(
@@ -164,6 +173,8 @@ class DomainConfig(Section):
             raise ValueError(f"a {self.role} domain has no hold-out: nothing is chosen on its labels")
         if self.role != "source" and not self.labelled:
             raise ValueError(f"labelled is for sources: a {self.role} domain may lack masks anyway")
+        if self.role == "source" and self.holdout.by == "none" and self.tta:
+            raise ValueError("tta is for what is predicted, and a source without a hold-out is not: leave it out")
         if self.role == "source" and self.adabn:
             raise ValueError("adabn is for targets and eval domains: a source's statistics come from training")
         if self.parts and self.regions:
@@ -289,6 +300,7 @@ class Optimiser(Section):
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     encoder_lr_factor: float = Field(default=1.0, gt=0)
+    decay_all: bool = False  # true: norm scales and biases decay too
 
     @property
     def options(self) -> dict[str, Any]:

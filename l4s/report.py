@@ -14,13 +14,14 @@ import numpy as np
 from l4s.data.domain import Domain, open_domain
 from l4s.data.probs import ProbFile, open_probs
 from l4s.engine import start_engine
+from l4s.errors import RunError
 from l4s.experiment import Experiment, open_experiment
 from l4s.load import Member
 from l4s.log import track
 from l4s.metrics import paired_bootstrap, pooled_scores
 from l4s.plan import cells, read_plan
 from l4s.plots import draw_patches
-from l4s.rundir import RunDir, write_atomic, write_json
+from l4s.rundir import RunDir, read_json, write_atomic, write_json
 from l4s.score import ScoreTable, score, threshold_of
 from l4s.session import Machine
 from l4s.table import expected_scores, markdown
@@ -73,8 +74,8 @@ def report_run(root: Path, data: Path, cache: Path | None = None, pictures: bool
     A sweep also gets one table of all its cells at `root`.
 
     Raises:
-        RunError: there is no run at `root`.
-        DataError: the data are not those the run was made with.
+        RunError: there is no run at `root`, or the data are not those it was made with.
+        DataError: the data are broken.
     """
     tables = {}
     for name, run in cells(root).items():
@@ -92,13 +93,26 @@ def reopen(run: RunDir, data: Path, cache: Path | None = None) -> Experiment:
     """A run opened to be looked at: nothing is written into it.
 
     Raises:
-        RunError: there is no run.
+        RunError: there is no run, or the data are not those it was made with.
         DataError: the data are broken.
     """
     recipe = read_plan(run).recipe
     folder = Machine(cache=cache).cache_folder
     domains = {name: open_domain(name, d, recipe.bands, data, folder, track) for name, d in recipe.domain.items()}
+    for domain in domains.values():
+        _refuse_other(run, data, domain)
     return open_experiment(recipe, start_engine("cpu", "fp32"), run, domains)
+
+
+def _refuse_other(run: RunDir, data: Path, domain: Domain) -> None:
+    """What was predicted of other patches, or of the same ones before they were changed, is not scored on these."""
+    known = read_json(run.stats(domain.name))
+    masks_came_later = not known["labelled"] and known["hash"] == domain.stats.digest
+    if known["content"] != domain.cache.digest and not masks_came_later:
+        raise RunError(
+            f"domain {domain.name}: what lies in {data} is not what {run.root} was made with (content {known['content']}, "
+            f"now {domain.cache.digest}): give --data the folder of the run, or `l4s run` these data into another --run"
+        )
 
 
 def draw_run(x: Experiment) -> list[Path]:

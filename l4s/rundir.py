@@ -6,8 +6,9 @@ Running the same command again skips what is finished; deleting a folder is how 
 
 import json
 import os
+import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,25 @@ class RunDir:
         return folder / "probs" / f"{domain}.{tta}.h5"
 
 
+def command(run: Path, name: str, *options: object) -> str:
+    """`l4s NAME` on the run or sweep cell at `run` as it was started, with these options: to be typed as it stands."""
+    cell = (run.parent / "env.json").is_file()  # a sweep is run as a whole
+    root, recipe = run.parent if cell else run, run / "recipe.toml"
+    words = [name, str(recipe) if recipe.is_file() else "RECIPE", "--run", str(root), *_started_with(root)]
+    return f"`{shlex.join(['l4s', *words, *map(str, options)])}`"
+
+
+def _started_with(root: Path) -> list[str]:
+    """The data and the overrides that a run was started with; nothing where it does not say."""
+    kept = read_json(root / "env.json").get("argv", []) if (root / "env.json").is_file() else []
+    argv = [str(word) for word in kept]
+    words: list[str] = []
+    for place, word in enumerate(argv):
+        if word.partition("=")[0] in ("--data", "--set"):
+            words += argv[place : place + (1 if "=" in word else 2)]
+    return words
+
+
 def reached(point: str) -> None:
     """Named points of a run at which tests stop the process; does nothing."""
 
@@ -68,12 +88,27 @@ def reached(point: str) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    with part.open("wb") as file:
+    beside = part(path)
+    with beside.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
+    beside.replace(path)
+
+
+def replace_durably(written: Path, path: Path) -> None:
+    """Give a written file its name: its content is on the disk before the name is, the name before any `done.json`."""
+    _sync(written)
+    os.replace(written, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -114,17 +149,37 @@ def is_done(folder: Path, fingerprint: str) -> bool:
     return True
 
 
+def refuse_other(folder: Path, fingerprint: str) -> None:
+    """A step that was begun goes on only with the settings that it was begun with.
+
+    Raises:
+        RunError: these are others.
+    """
+    started = folder / "started.json"
+    if started.is_file() and read_json(started)["fingerprint"] != fingerprint:
+        raise RunError(f"{folder} was started with other settings: delete the folder, or choose another --run")
+
+
 def finish(folder: Path, fingerprint: str, **facts: object) -> None:
     """Mark a step as finished; written after everything else in the folder."""
     write_json(folder / "done.json", {"fingerprint": fingerprint, **facts})
 
 
-def find_equal(folder: Path, fingerprint: str, root: Path) -> Path | None:
-    """The folder of an equal finished step of any run below `root`; None where there is none."""
+def find_equal(folder: Path, fingerprint: str, root: Path, precision: str) -> Path | None:
+    """The folder of an equal step of any run below `root`, finished in the same precision; None where there is none."""
     for done in sorted(_finished(root)):
-        if done.parent != folder and read_json(done).get("fingerprint") == fingerprint:
+        facts = read_json(done)
+        if done.parent != folder and facts.get("fingerprint") == fingerprint and _precision(done, facts) == precision:
             return done.parent
     return None
+
+
+def _precision(done: Path, facts: Mapping[str, Any]) -> str | None:
+    """What a step was finished in; of older ones, what their run or sweep says."""
+    if "made" in facts:
+        return str(facts["made"]["precision"])
+    places = [done.parents[depth] / "env.json" for depth in (2, 3)]
+    return next((str(read_json(path)["precision"]) for path in places if path.is_file()), None)
 
 
 def take_over(other: Path, folder: Path, files: Sequence[str]) -> None:
@@ -137,16 +192,16 @@ def take_over(other: Path, folder: Path, files: Sequence[str]) -> None:
 def link(source: Path, target: Path) -> None:
     """A hard link where the file system has them, a copy elsewhere; replaces what was there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(target)
-    part.unlink(missing_ok=True)
+    beside = part(target)
+    beside.unlink(missing_ok=True)
     try:
-        os.link(source, part)
+        os.link(source, beside)
     except OSError:
-        shutil.copyfile(source, part)
-    part.replace(target)
+        shutil.copyfile(source, beside)
+    beside.replace(target)
 
 
-def _part(path: Path) -> Path:
+def part(path: Path) -> Path:
     """What a file is called while it is written: processes that train members of one run write the same files."""
     return path.with_name(f"{path.name}.{os.getpid()}.part")
 

@@ -207,6 +207,8 @@ def read_masks(path: Path) -> dict[str, np.ndarray]:
             raise DataError(f"{path}: {name} {what}; name every mask once, with the digits of its image")
         masks[match[1]] = _read_mask(f"{path}: {name}", content)
     if not masks:
+        if (path / "config.json").is_file():
+            raise DataError(f"{path} is a run: give one of its probs/*.h5, or use `l4s report {path}`")
         raise DataError(f"{path} holds no mask_<id>.h5")
     return masks
 
@@ -254,7 +256,7 @@ def _positions(ids: Iterable[str], truth: Truth, allow_subset: bool) -> list[int
         first = min(missing, key=known.__getitem__)
         raise DataError(
             f"{len(missing)} of {len(known)} patches of the truth are not predicted, first {first}; "
-            "predict them, or allow a subset to be scored"
+            "predict them, or pass --subset"
         )
     return [known[name] for name in ids]
 

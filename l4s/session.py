@@ -1,12 +1,9 @@
 """From the arguments of a command to open experiments: recipe, data, machine and run directory brought together."""
 
 import json
-import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,6 +13,7 @@ from l4s.data.domain import Domain, open_domain
 from l4s.data.pictures import is_picture
 from l4s.data.stats import merge
 from l4s.engine import Engine, start_engine
+from l4s.environment import environment
 from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, open_experiment
 from l4s.load import expand, find_recipe, load_cells, resolved
@@ -23,17 +21,6 @@ from l4s.optim import build_optimizer, factor
 from l4s.recipe import Recipe
 from l4s.rundir import RunDir
 from l4s.tasks import build_task
-
-LIBRARIES = (
-    "torch",
-    "timm",
-    "segmentation-models-pytorch",
-    "transformers",
-    "albumentations",
-    "accelerate",
-    "numpy",
-    "h5py",
-)
 
 
 @dataclass(frozen=True)
@@ -66,8 +53,10 @@ def open_session(
     engine = _engine(root, machine)
     for name, cell in cells.items():
         opened = open_run(cell, engine, data, RunDir(root / name, cell=name), machine, find_recipe(recipe))
-        if engine.main:  # only now: a run whose data cannot be read leaves nothing behind
-            rundir.write_json(root / "env.json", environment(engine))
+        if (
+            engine.main and not (root / "env.json").is_file()
+        ):  # only now: a run whose data cannot be read leaves nothing
+            rundir.write_json(root / "env.json", environment(engine) | {"argv": sys.argv[1:]})
         yield opened
 
 
@@ -79,7 +68,7 @@ def check_parts(recipe: Recipe) -> None:
     """
     for member in expand(recipe):
         train, optimiser, schedule = member.config.train, member.config.train.optimiser, member.config.train.schedule
-        rates = {"lr": optimiser.lr, "weight_decay": optimiser.weight_decay} | optimiser.options
+        rates = {key: getattr(optimiser, key) for key in ("lr", "weight_decay", "decay_all")} | optimiser.options
         try:
             if build_task(member.config).kind == "score" and train.evaluate_every:
                 raise RecipeError("train.evaluate_every scores at threshold 0.5, which means nothing to a score")
@@ -95,6 +84,7 @@ def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: M
         name: open_domain(name, config, recipe.bands, data, machine.cache_folder, log.track)
         for name, config in recipe.domain.items()
     }
+    opened = open_experiment(recipe, engine, run, domains)
     if engine.main:
         # not sorted: the order of a grid's axes makes the members' names
         rundir.write_atomic(run.config, (json.dumps(resolved(recipe), indent=1, allow_nan=False) + "\n").encode())
@@ -102,7 +92,7 @@ def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: M
         for domain in domains.values():
             rundir.write_json(run.stats(domain.name), describe(domain))
     engine.wait()
-    return open_experiment(recipe, engine, run, domains)
+    return opened
 
 
 def describe(domain: Domain) -> dict[str, object]:
@@ -145,27 +135,3 @@ def _engine(root: Path, machine: Machine) -> Engine:
         f"device {engine.device}, {engine.precision}, {engine.world} process(es), {torch.get_num_threads()} thread(s)"
     )
     return engine
-
-
-def environment(engine: Engine) -> dict[str, object]:
-    """Versions, commit, device, precision and arguments of this process."""
-    return {
-        "l4s": version("l4s"),
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "commit": _commit(),
-        "device": torch.cuda.get_device_name() if engine.device.type == "cuda" else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        "processes": engine.world,
-        "precision": engine.precision,
-        "argv": sys.argv[1:],
-    }
-
-
-def _commit() -> str | None:
-    """The commit of a checkout that l4s runs from."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

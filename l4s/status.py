@@ -36,6 +36,37 @@ def cell_status(plan: Plan, now: float) -> Row:
     }
 
 
+def outcome(run: RunDir) -> Row:
+    """What a run came to in its last round, from its small files.
+
+    Returns:
+        `round`; `scores`: domain, name, tta and F1 of each ensemble, where there is truth; `submissions`: zip and its share
+        of landslide, and the ProbFile it was cut from, as far as they are packed.
+
+    Raises:
+        RunError: there is no run, or it is not scored yet.
+    """
+    plan = read_plan(run)
+    last, keys = plan.last_round(), ("domain", "name", "tta", "f1")
+    rows = [row for row in read_json(run.table)["rows"] if (row["round"], row["kind"]) == (last, "ensemble")]
+    packed = [_packed(plan, last, group) for group in plan.groups(last)] if plan.recipe.submit else []
+    scores = [{key: row[key] for key in keys} for row in rows]
+    return {"round": last, "scores": scores, "submissions": [entry for entry in packed if entry]}
+
+
+def _packed(plan: Plan, number: int, group: str) -> Row | None:
+    """The submission of one ensemble of the last round; None where it is not packed."""
+    submit = plan.recipe.submit
+    if submit is None:
+        return None
+    card = plan.run.submission / f"{'-'.join(filter(None, (plan.recipe.name, submit.domain, group)))}.json"
+    if not card.is_file():
+        return None
+    probs = plan.run.probs(plan.run.ensemble(number, group), submit.domain, plan.recipe.ensemble_tta)
+    share = read_json(card)["positive_share"]
+    return {"zip": str(card.with_suffix(".zip")), "positive_share": share, "probs": str(probs)}
+
+
 def _round(plan: Plan, number: int, now: float) -> Row:
     groups = plan.groups(number)
     return {

@@ -13,6 +13,7 @@ from l4s.data.labels import patch_labels
 from l4s.data.probs import ProbFile, open_probs
 from l4s.data.subset import subset
 from l4s.ensemble import ensemble
+from l4s.environment import environment
 from l4s.errors import RunError
 from l4s.experiment import Experiment, weights
 from l4s.fit import Job, clean, fit
@@ -71,7 +72,7 @@ def _labelling_probs(x: Experiment, number: int, domain: Domain, group: str) -> 
         _ensemble(x, number - 1, members, domain, tta, path)
         return path
     path = x.run.probs(x.run.ensemble(number - 1, group), domain.name, tta)
-    _need(x, path, x.ensemble_key(members, number - 1, domain, tta), f"`l4s ensemble --round {number - 1}`")
+    _need(x, path, x.ensemble_key(members, number - 1, domain, tta), _command(x, "ensemble", number - 1))
     return path
 
 
@@ -85,14 +86,14 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
     if taken := _taken_over(x, member, number, folder, key):
         log.info(f"round {number} {member.name}: equal to {taken}, taken over")
         return
-    _refuse_other(folder, key)
+    rundir.refuse_other(folder, key)
     job = job_of(x, member, number, folder)
     if x.engine.main:
         rundir.write_json(folder / "started.json", {"fingerprint": key})
         rundir.write_json(folder / "config.json", describe_member(x, member, number))
     names = [path.name for path in fit(x.engine, job)]
     if x.engine.main:
-        rundir.finish(folder, key, weights=names)
+        rundir.finish(folder, key, weights=names, made=environment(x.engine))
         clean(folder)
     x.engine.wait()
     rundir.reached("fit.done")
@@ -124,7 +125,8 @@ def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:
 
 def _taken_over(x: Experiment, member: Member, number: int, folder: Path, key: str) -> Path | None:
     """Link an equal finished training of any run beside this one; its folder, or None."""
-    found = x.engine.agree(rundir.find_equal(folder, key, x.run.runs) if x.engine.main else None)
+    equal = rundir.find_equal(folder, key, x.run.runs, x.engine.precision) if x.engine.main else None
+    found = x.engine.agree(equal)
     if found and x.engine.main:
         rundir.write_json(folder / "config.json", describe_member(x, member, number))
         rundir.take_over(found, folder, WEIGHTS)
@@ -163,8 +165,7 @@ def run_ensemble(x: Experiment, number: int) -> None:
             for tta in x.tta(domain):
                 _ensemble(x, number, members, domain, tta, x.run.probs(folder, domain.name, tta))
         if x.engine.main:
-            weights_ = x.recipe.ensemble.weights
-            table = {member.name: (weights_ or {}).get(member.name, 1.0) for member in members}
+            table = x.plan.weights(members) or {member.name: 1.0 for member in members}
             rundir.write_json(folder / "weights.json", table)
             rundir.finish(folder, fingerprint(table))
         x.engine.wait()
@@ -215,11 +216,9 @@ def _ensemble(x: Experiment, number: int, members: Sequence[Member], domain: Dom
         return
     paths = [x.run.probs(x.run.member(number, member.name), domain.name, tta) for member in members]
     for path, member in zip(paths, members, strict=True):
-        _need(x, path, x.predict_key(member, number, domain, tta), f"`l4s predict --round {number}`")
+        _need(x, path, x.predict_key(member, number, domain, tta), _command(x, "predict", number))
     if x.engine.main:
-        every = x.recipe.ensemble.weights
-        own = None if every is None else {member.name: every[member.name] for member in members}
-        ensemble([open_probs(path) for path in paths], out, fingerprint=key, weights=own)
+        ensemble([open_probs(path) for path in paths], out, fingerprint=key, weights=x.plan.weights(members))
     x.engine.wait()
 
 
@@ -252,13 +251,6 @@ def _is_made(x: Experiment, path: Path, key: str, read: Callable[[Path], str] = 
     return True
 
 
-def _refuse_other(folder: Path, key: str) -> None:
-    """A half-trained folder continues only if it was started with the same settings."""
-    started = folder / "started.json"
-    if started.is_file() and rundir.read_json(started)["fingerprint"] != key:
-        raise RunError(f"{folder} was started with other settings: delete the folder, or choose another --run")
-
-
 def _pseudo_of(x: Experiment, domain: Domain, member: Member, number: int) -> PseudoLabels:
     group = x.group(member)
     path = x.run.pseudo(number, group) / f"{domain.name}.h5"
@@ -276,13 +268,17 @@ def _commands_before(x: Experiment, number: int, domain: Domain, group: str) -> 
     folders = [x.run.member(before, member.name) for member in x.labellers(number, group)]
     commands = []
     if not all((folder / "done.json").is_file() for folder in folders):
-        commands.append(f"`l4s train --round {before}`")
+        commands.append(_command(x, "train", before))
     if not all(x.run.probs(folder, domain.name, tta).is_file() for folder in folders):
-        commands.append(f"`l4s predict --round {before}`")
+        commands.append(_command(x, "predict", before))
     own = bool(x.round(number).labels_from)  # a round that names its labellers averages them itself
     if not own and not x.run.probs(x.run.ensemble(before, group), domain.name, tta).is_file():
-        commands.append(f"`l4s ensemble --round {before}`")
-    return ", then ".join([*commands, f"`l4s pseudolabel --round {number}`"])
+        commands.append(_command(x, "ensemble", before))
+    return ", then ".join([*commands, _command(x, "pseudolabel", number)])
+
+
+def _command(x: Experiment, name: str, number: int) -> str:
+    return rundir.command(x.run.root, name, "--round", number)
 
 
 def _source_share(x: Experiment) -> float:

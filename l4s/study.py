@@ -1,45 +1,58 @@
 """A study of few labels, from a run's files: precision and counting errors by training size and kind of network.
 
 Böhm et al. 2022, 3.1 and 4: members differ in their ensemble (the lines of a figure), in `train.subset` (its x axis) and
-in their seed; predictions are averaged over checkpoints and seeds before anything is scored.
+in their seed. The paper averages predictions over checkpoints and seeds before it scores them, and draws the error of a
+mean over runs; the two belong to different numbers, so that both are told: the score of the averaged prediction, and the
+mean and standard error of the members' own scores.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from l4s.counts import PARTS, count_errors, paired_mean, printed_error, split_patches, standard_error, summary
-from l4s.data.domain import Domain
-from l4s.data.probs import ProbFile, open_probs
+from l4s.counts import FIGURES, PARTS, count_errors, paired_mean, sd_over_n, split_patches, standard_error, summary
+from l4s.data.probs import ProbFile
 from l4s.errors import RunError, did_you_mean
 from l4s.experiment import Experiment
-from l4s.load import Member
 from l4s.metrics import average_precision, positive_share
 from l4s.plan import cells
 from l4s.report import reopen
-from l4s.rundir import read_json, write_atomic, write_json
-from l4s.score import value_counts
+from l4s.rundir import command, write_atomic, write_json
+from l4s.score import Truth, value_counts
 from l4s.study_plots import draw_chips, draw_study
+from l4s.study_points import Point, find_points
+from l4s.study_table import THRESHOLD
+from l4s.study_table import markdown as markdown
 from l4s.truth import truth_of
 
 Row = dict[str, Any]
-THRESHOLD = 0.5
 RULES: dict[str, float | None] = {"threshold": THRESHOLD, "sum": None}
 SEED = 0
 
 
-@dataclass(frozen=True)
-class Point:
-    """One point of the study: an ensemble's file, and those of its members."""
+@dataclass(frozen=True, eq=False)
+class Score:
+    """Scores of one file: `counts` (2, CODES) of `value_counts`, and by rule the errors of each patch, (N,) float64."""
 
-    line: str
-    size: int | None
-    probs: ProbFile
-    members: Sequence[ProbFile]
-    checkpoints: int
+    counts: np.ndarray
+    errors: Mapping[str, np.ndarray]
+
+    @property
+    def precision(self) -> float:
+        """Average precision."""
+        return average_precision(self.counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A point with the scores of its averaged prediction and of each member."""
+
+    point: Point
+    averaged: Score
+    members: Sequence[Score]
 
 
 def study_run(root: Path, data: Path, domain: str, cache: Path | None = None) -> dict[str, list[Row]]:
@@ -49,123 +62,104 @@ def study_run(root: Path, data: Path, domain: str, cache: Path | None = None) ->
         By cell of a sweep, a row for each line and training size; see `_row` for what it holds.
 
     Raises:
-        RunError: there is no run, no such domain, its masks are withheld, or no ensemble has been made.
-        DataError: the data are not those the run was made with.
+        RunError: there is no run, no such domain, its masks are withheld, no ensemble has been made, files or data are not
+            those of the run as it is now, or its ensembles are no points of a study.
     """
     studies = {}
     for name, run in cells(root).items():
         x = reopen(run, data, cache)
-        chosen = _domain(x, domain)
-        points = list(_points(x, chosen))
-        if not points:
-            raise RunError(f"{run.root} holds no ensemble of {domain} whose members learn pixels: run `l4s run` first")
-        studies[name] = rows = _rows(chosen, points)
+        truth = _truth(x, domain)
+        scored = [_score(point, truth) for point in find_points(x, x.domains[domain])]
+        if not scored:
+            first = command(run.root, "run")
+            raise RunError(f"{run.root} holds no ensemble of {domain} whose members learn pixels: run {first} first")
+        studies[name] = rows = _rows(scored, truth)
         write_json(run.root / "study.json", {"recipe": x.recipe.name, "domain": domain, "rows": rows})
         write_atomic(run.root / "study.md", markdown(rows).encode())
         pictures = run.root / "pictures"
         draw_study(pictures, rows)
-        draw_chips(pictures / "study-chips.png", chosen, _largest(points))
+        draw_chips(
+            pictures / "study-chips.png", x.domains[domain], {each.point.line: each.point.probs for each in scored}
+        )
     return studies
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table: AP with both error bars, and median counting errors."""
-    head = ("network", "patches", "seeds", "AP", "miscount", "on empty patches", "on landslides", "sums: on empty")
-    lines = [head, tuple("---" for _ in head)]
-    for row in rows:
-        at, sums = (row["counts"][rule] for rule in RULES)
-        lines.append(
-            (
-                row["line"],
-                str(row["size"] or "all"),
-                str(row["seeds"]),
-                f"{row['average_precision']:.3f} ± {row['error']:.3f} ({row['printed_error']:.3f})",
-                f"{at['all']['median_size']:.0f}",
-                f"{at['empty']['median']:.0f} (mean {at['empty']['mean']:.0f})",
-                f"{at['landslide']['median']:.0f} (mean {at['landslide']['mean']:.0f})",
-                f"{sums['empty']['median']:.0f}",
-            )
-        )
-    note = (
-        f"\nAP of a random answer: {rows[0]['random']:.3f}. AP is that of predictions averaged over checkpoints and seeds, ± the "
-        "standard error over seeds, in brackets the error bar of the paper's code (sd / n). Miscount: median over patches of "
-        f"|predicted - true| landslide pixels at {THRESHOLD}; then predicted - true; `sums` adds up probabilities.\n"
-    )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + note
-
-
-def _domain(x: Experiment, name: str) -> Domain:
+def _truth(x: Experiment, name: str) -> Truth:
     if name not in x.plan.predicted():
         raise RunError(f"{x.run.root} predicts no domain {name!r}{did_you_mean(name, x.plan.predicted())}")
-    if truth_of(x.domains[name]) is None:
+    truth = truth_of(x.domains[name])
+    if truth is None or x.domains[name].by_patch:
         raise RunError(f"domain {name!r} has no masks to count landslide pixels in")
-    return x.domains[name]
+    if (tta := x.recipe.ensemble_tta) not in x.plan.tta(name):
+        raise RunError(f"domain {name!r} is not predicted under {tta!r}, which ensembles are made of: see predict.tta")
+    return truth
 
 
-def _points(x: Experiment, domain: Domain) -> Iterator[Point]:
-    """The last round's ensembles that answer for pixels of this domain, as far as their files are there."""
-    last, tta = x.plan.last_round(), x.tta(domain)[-1]
-    for group, members in x.grouped(x.trained(last)).items():
-        path = x.run.probs(x.run.ensemble(last, group), domain.name, tta)
-        if not path.is_file() or not open_probs(path).shapes[0]:
-            continue
-        folders = [x.run.member(last, member.name) for member in members]
-        files = [open_probs(x.run.probs(folder, domain.name, tta)) for folder in folders]
-        kept = sum(len(read_json(folder / "done.json")["weights"]) for folder in folders)
-        yield Point(_line(members[0], group), members[0].config.train.subset, open_probs(path), files, kept)
+def _score(point: Point, truth: Truth) -> Scored:
+    return Scored(point, score_of(point.probs, truth), [score_of(probs, truth) for probs in point.members])
 
 
-def _line(member: Member, group: str) -> str:
-    return member.config.ensemble or group or member.base
+def score_of(probs: ProbFile, truth: Truth) -> Score:
+    """Scores of a file; its errors stand in the order of the truth, whatever that of the file, so that they can be paired.
+
+    Raises:
+        DataError: the file is of other patches, or of another size.
+    """
+    counts = value_counts(probs, truth)
+    place = {name: row for row, name in enumerate(truth.ids)}
+    rows = [place[name] for name in probs.ids]
+    masks, order = [truth.mask(row) for row in rows], np.argsort(rows)
+    return Score(counts, {rule: count_errors(probs.patches(), masks, at)[order] for rule, at in RULES.items()})
 
 
-def _rows(domain: Domain, points: Sequence[Point]) -> list[Row]:
-    order = sorted(points, key=lambda point: (point.line, point.size or np.inf))
-    errors = {(point.line, point.size): _errors(domain, point.probs) for point in order}
-    return [_row(domain, point, errors) for point in order]
+def _rows(scored: Sequence[Scored], truth: Truth) -> list[Row]:
+    parts = split_patches(truth.mask(row) for row in range(len(truth.ids)))
+    return [_row(each, [other for other in scored if other is not each], parts) for each in scored]
 
 
-def _row(domain: Domain, point: Point, errors: Mapping[tuple[str, int | None], Mapping[str, np.ndarray]]) -> Row:
+def _row(scored: Scored, others: Sequence[Scored], parts: Mapping[str, np.ndarray]) -> Row:
     """A point's scores.
 
-    `average_precision` of the averaged prediction, `random` that of a random answer; `error` and `printed_error` are over
-    the seeds. `counts`: by rule ("threshold", "sum") and part of the patches ("all", "empty", "landslide") what
-    `l4s.counts.summary` says. `against`: of the sizes of the errors at the threshold on empty patches and on all, the
-    difference from each other line with as many training patches, with its paired interval.
+    `average_precision` of the averaged prediction, `random` that of a random answer, `over_seeds` that of the members: of
+    each, their mean, its standard error `error` (None for one), and `sd_over_n`. `counts`: by rule ("threshold", "sum")
+    and part of the patches ("all", "empty", "landslide") what `l4s.counts.summary` says of the averaged prediction, None
+    where there are no such patches; `counts_over_seeds`: mean and error of the same over the members. `against`: of the
+    sizes of the errors at the threshold, the difference from each other line with as many training patches, by part, with
+    its paired interval.
     """
-    truth = truth_of(domain)
-    assert truth is not None, "a domain without masks is refused"
-    counts = value_counts(point.probs, truth)
-    each = np.array([average_precision(value_counts(probs, truth)) for probs in point.members])
-    own = errors[point.line, point.size]
-    parts = split_patches(domain.cache.mask(row) for row in domain.predicted)
-    others = {line: found for (line, size), found in errors.items() if size == point.size and line != point.line}
+    point = scored.point
+    each = np.array([score.precision for score in scored.members])
+    same = [other for other in others if other.point.size == point.size]
+    own = scored.averaged.errors
     return {
         "line": point.line,
         "size": point.size,
-        "seeds": len(point.members),
+        "seeds": point.seeds,
         "checkpoints": point.checkpoints,
-        "average_precision": average_precision(counts),
-        "random": positive_share(counts),
-        "by_seed": each.tolist(),
-        "error": standard_error(each),
-        "printed_error": printed_error(each),
+        "average_precision": scored.averaged.precision,
+        "random": positive_share(scored.averaged.counts),
+        "over_seeds": _mean(each) | {"each": each.tolist(), "sd_over_n": sd_over_n(each)},
         "counts": {rule: {part: summary(own[rule][parts[part]]) for part in PARTS} for rule in RULES},
-        "against": {line: _against(own["threshold"], found["threshold"], parts) for line, found in others.items()},
+        "counts_over_seeds": {
+            rule: {part: _over_seeds(scored.members, rule, parts[part]) for part in PARTS} for rule in RULES
+        },
+        "against": {other.point.line: _against(scored, other, parts) for other in same},
     }
 
 
-def _errors(domain: Domain, probs: ProbFile) -> dict[str, np.ndarray]:
-    masks = [domain.cache.mask(row) for row in domain.predicted]
-    return {rule: count_errors(probs.patches(), masks, threshold) for rule, threshold in RULES.items()}
+def _over_seeds(members: Sequence[Score], rule: str, chosen: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Mean and standard error of each figure of `summary` over the members; None where there are no such patches."""
+    if not chosen.any():
+        return {figure: {"mean": None, "error": None} for figure in FIGURES}
+    each = [summary(score.errors[rule][chosen]) for score in members]
+    return {figure: _mean(np.array([one[figure] for one in each], np.float64)) for figure in FIGURES}
 
 
-def _against(own: np.ndarray, other: np.ndarray, parts: Mapping[str, np.ndarray]) -> Row:
-    chosen = {part: parts[part] for part in ("all", "empty") if parts[part].any()}
-    return {part: paired_mean(np.abs(own[rows]), np.abs(other[rows]), SEED) for part, rows in chosen.items()}
+def _mean(values: np.ndarray) -> dict[str, float | None]:
+    return {"mean": float(values.mean()), "error": standard_error(values)}
 
 
-def _largest(points: Sequence[Point]) -> dict[str, ProbFile]:
-    """Each line's file of the most training patches."""
-    ordered = sorted(points, key=lambda point: point.size or np.inf)
-    return {point.line: point.probs for point in ordered}
+def _against(own: Scored, other: Scored, parts: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """By part, as far as it has patches: the mean difference of the sizes of two lines' errors, over the same patches."""
+    ours, theirs = (np.abs(each.averaged.errors["threshold"]) for each in (own, other))
+    return {part: paired_mean(ours[rows], theirs[rows], SEED) for part, rows in parts.items() if rows.any()}

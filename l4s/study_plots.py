@@ -8,11 +8,13 @@ import numpy as np
 
 from l4s.data.domain import Domain
 from l4s.data.probs import ProbFile
-from l4s.plots import painted, save_figure
+from l4s.plots import painted, save_figure, truth_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Row = Mapping[str, Any]
+Tile = tuple[np.ndarray, dict[str, Any]]
 PANELS = {
     "all": ("median_size", "all patches: |predicted - true|"),
     "empty": ("median", "without landslides: predicted - true"),
@@ -21,80 +23,117 @@ PANELS = {
 THRESHOLD = 0.5
 
 
-def draw_study(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """AP by training size with its error bars (Figure 2), and median counting errors in three panels (Figure 3)."""
+def draw_study(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """AP by training size (Figure 2), and median counting errors in three panels (Figure 3).
+
+    Lines are means over seeds with their standard error; dotted ones are of the averaged prediction.
+    """
+    return [_draw_precision(folder / "study-precision.png", rows), _draw_counts(folder / "study-counts.png", rows)]
+
+
+def _draw_precision(out: Path, rows: Sequence[Row]) -> Path:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 3.0), layout="constrained")
     axis = figure.add_subplot()
     for line, points in _lines(rows).items():
-        values, bars = ([row[key] for row in points] for key in ("average_precision", "error"))
-        axis.errorbar(_places(rows, points), values, bars, marker="o", markersize=3, capsize=2, linewidth=1, label=line)
+        values = [row["average_precision"] for row in points]
+        _draw_line(axis, _places(rows, points), [row["over_seeds"] for row in points], values, line)
     axis.axhline(rows[0]["random"], color="grey", linewidth=0.8, linestyle="--", label="random")
     axis.set_ylabel("average precision", fontsize=8)
     _dress(axis, rows)
-    axis.legend(fontsize=7, frameon=False)
-    first = save_figure(figure, folder / "study-precision.png")
+    _legend(axis)
+    return save_figure(figure, out)
+
+
+def _draw_counts(out: Path, rows: Sequence[Row]) -> Path:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9.6, 3.0), layout="constrained")
     for axis, (part, (key, title)) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         for line, points in _lines(rows).items():
+            over = [row["counts_over_seeds"]["threshold"][part][key] for row in points]
             values = [row["counts"]["threshold"][part][key] for row in points]
-            axis.plot(_places(rows, points), values, marker="o", markersize=3, linewidth=1, label=line)
+            _draw_line(axis, _places(rows, points), over, values, line)
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_title(title, fontsize=8)
         _dress(axis, rows)
     figure.axes[0].set_ylabel("median of landslide pixels", fontsize=8)
-    figure.axes[0].legend(fontsize=7, frameon=False)
-    return [first, save_figure(figure, folder / "study-counts.png")]
-
-
-def draw_chips(out: Path, domain: Domain, probs: Mapping[str, ProbFile]) -> Path:
-    """A patch without landslides and one with the most: first band of each group, truth, each line's mask (Figure A1)."""
-    from matplotlib.figure import Figure
-
-    masks = {int(row): domain.cache.mask(row) for row in domain.predicted}
-    areas = {row: int((mask == 1).sum()) for row, mask in masks.items()}
-    shown = [row for row in (min(areas, key=areas.__getitem__), max(areas, key=areas.__getitem__)) if row in areas]
-    bands = [members[0] for members in domain.bands.groups.values()] or [domain.bands.names[0]]
-    figure = Figure(figsize=(1.5 * (len(bands) + 1 + len(probs)), 3.2), layout="constrained")
-    axes = figure.subplots(len(shown), len(bands) + 1 + len(probs), squeeze=False)
-    for line, row in enumerate(shown):
-        images = [np.asarray(domain.cache.images[row][domain.bands.names.index(band)], np.float32) for band in bands]
-        limits = np.percentile(np.stack(images), (2, 98))
-        tiles: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
-            band: (image, {"cmap": "gray", "vmin": limits[0], "vmax": limits[1]})
-            for band, image in zip(bands, images, strict=True)
-        }
-        tiles["truth"] = (painted((masks[row] == 1).astype(np.float16), None, THRESHOLD), {})
-        for name, file in probs.items():
-            value = file.patch(file.ids.index(domain.patches[row].id))
-            tiles[name] = (painted(value, masks[row], THRESHOLD), {})
-        for axis, (title, (tile, look)) in zip(axes[line], tiles.items(), strict=True):
-            axis.imshow(tile, interpolation="nearest", **look)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_title(title if line == 0 else "", fontsize=8)
-        axes[line][0].set_ylabel(domain.patches[row].id, fontsize=7)
+    _legend(figure.axes[0])
     return save_figure(figure, out)
 
 
-def _lines(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    lines: dict[str, list[Mapping[str, Any]]] = {}
+def _draw_line(
+    axis: "Axes", places: Sequence[int], over: Sequence[Row], averaged: Sequence[float | None], label: str
+) -> None:
+    """Means over seeds with their error bars, and dotted what the averaged prediction has; nothing where there is nothing."""
+    means, bars = (np.array([each[key] for each in over], np.float64) for key in ("mean", "error"))
+    drawn = axis.errorbar(places, means, bars, marker="o", markersize=3, capsize=2, linewidth=1, label=label)
+    values = np.array(averaged, np.float64)
+    axis.plot(places, values, linestyle=":", marker=".", markersize=3, linewidth=1, color=drawn.lines[0].get_color())
+
+
+def draw_chips(out: Path, domain: Domain, probs: Mapping[str, ProbFile]) -> Path:
+    """The patches of the least and of the most landslide: first band of each group, truth, each line's mask (Figure A1)."""
+    from matplotlib.figure import Figure
+
+    shown = _least_and_most(domain)
+    lines = [_tiles(domain, row, probs) for row in shown]
+    figure = Figure(figsize=(1.5 * len(lines[0]), 1.6 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), len(lines[0]), squeeze=False)
+    for place, (row, tiles) in enumerate(zip(shown, lines, strict=True)):
+        for axis, (title, (tile, look)) in zip(axes[place], tiles.items(), strict=True):
+            axis.imshow(tile, interpolation="nearest", **look)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_title(title if place == 0 else "", fontsize=8)
+        axes[place][0].set_ylabel(domain.patches[row].id, fontsize=7)
+    return save_figure(figure, out)
+
+
+def _least_and_most(domain: Domain) -> list[int]:
+    areas = {int(row): int((domain.cache.mask(row) == 1).sum()) for row in domain.predicted}
+    return list(dict.fromkeys((min(areas, key=areas.__getitem__), max(areas, key=areas.__getitem__))))
+
+
+def _tiles(domain: Domain, row: int, probs: Mapping[str, ProbFile]) -> dict[str, Tile]:
+    """One line of pictures, by title."""
+    bands = [members[0] for members in domain.bands.groups.values()] or [domain.bands.names[0]]
+    images = [np.asarray(domain.cache.images[row][domain.bands.names.index(band)], np.float32) for band in bands]
+    low, high = np.percentile(np.stack(images), (2, 98))
+    tiles: dict[str, Tile] = {
+        band: (image, {"cmap": "gray", "vmin": low, "vmax": high}) for band, image in zip(bands, images, strict=True)
+    }
+    mask = domain.cache.mask(row)
+    tiles["truth"] = (truth_picture(mask), {})
+    for name, file in probs.items():
+        value = file.patch(file.ids.index(domain.patches[row].id))
+        tiles[name] = (painted(value, mask, THRESHOLD), {})
+    return tiles
+
+
+def _lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    lines: dict[str, list[Row]] = {}
     for row in rows:
         lines.setdefault(row["line"], []).append(row)
     return lines
 
 
-def _sizes(rows: Sequence[Mapping[str, Any]]) -> list[int | None]:
+def _sizes(rows: Sequence[Row]) -> list[int | None]:
     return sorted({row["size"] for row in rows}, key=lambda size: size or np.inf)
 
 
-def _places(rows: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]]) -> list[int]:
+def _places(rows: Sequence[Row], points: Sequence[Row]) -> list[int]:
     sizes = _sizes(rows)
     return [sizes.index(point["size"]) for point in points]
 
 
-def _dress(axis: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
+def _legend(axis: "Axes") -> None:
+    axis.plot([], [], linestyle=":", marker=".", markersize=3, color="black", label="averaged prediction")
+    axis.legend(fontsize=7, frameon=False)
+
+
+def _dress(axis: "Axes", rows: Sequence[Row]) -> None:
     sizes = _sizes(rows)
     axis.set_xticks(range(len(sizes)), [str(size or "all") for size in sizes])
     axis.set_xlabel("training patches", fontsize=8)

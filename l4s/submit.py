@@ -87,7 +87,7 @@ def submit(
 ) -> SubmissionCard:
     """Cut masks from a ProbFile, pack them as `out` (a .zip), check it, and write the card `<name>.json` beside it.
 
-    `facts` are JSON values (run, recipe, commit, local scores); the card holds no absolute path and no time of day,
+    `facts` are JSON values (run, recipe, round, members, local scores); the card holds no absolute path and no time of day,
     so that equal probabilities give equal bytes. Until the check has passed, `out` is not touched.
 
     Raises DataError when the zip fails its check or the facts are not fit for a card, RecipeError for a threshold or

@@ -1,4 +1,4 @@
-"""A domain's masks as truth to score against. The only way from masks of a target to anything: a score."""
+"""A domain's masks as truth to score against: all that a target's are for, but for the balanced draw of `parts`."""
 
 from l4s.data.domain import Domain
 from l4s.score import Truth

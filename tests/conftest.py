@@ -18,8 +18,9 @@ settings.load_profile("l4s")
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's data folder is not seen, and the user's cache not written."""
+    """The user's data folder and terminal are not seen, and the user's cache is not written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("L4S_DATA", raising=False)
+        for name in ("L4S_DATA", "COLUMNS", "NO_COLOR"):
+            patch.delenv(name, raising=False)
         patch.setenv("L4S_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

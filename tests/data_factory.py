@@ -53,7 +53,7 @@ optimiser = { name = "sgd", momentum = 0.9 }
 
 [pseudo]
 upper = 0.6
-lower = 0.5255
+lower = 0.5375
 
 [predict]
 tta = ["none", "d4"]

@@ -223,7 +223,7 @@ ZIPS = [
     Case("zip bomb", lambda: packed("a.zip", ("mask_1.h5", bytes(2**26))), CHECK, ("mask_1.h5", "zip bomb"), code=1),
     Case("zip folder", lambda: packed("a.zip", ("map/mask_1.h5", mask_bytes())), CHECK, ("zip the files",), code=1),
     Case("zip no HDF5", lambda: packed("a.zip", ("mask_1.h5", b"x")), CHECK, ("mask_1.h5", "HDF5"), code=1),
-    Case("no zip", lambda: None, CHECK, ("a.zip",), code=1),
+    Case("no zip", lambda: None, CHECK, ("there is no file a.zip",)),
     Case("score text", lambda: (packed("truth.zip"), Path("a.zip").write_text("x")), SCORE, ("a.zip", "again")),
     Case("score cut", lambda: (packed("truth.zip"), packed(), cut("a.zip", 0.9)), SCORE, ("a.zip", "again")),
     Case(

@@ -76,6 +76,48 @@ def test_adding_again_updates_only_what_is_given(tmp_path: Path, board: Path) ->
     assert read_board(board)[0].public == 0.0
 
 
+def test_adding_again_follows_the_card(tmp_path: Path, board: Path) -> None:
+    """The local scores may have been found after the zip was first packed."""
+    add_submission(made(tmp_path, members=["x"]), board, public=0.5, note="kept")
+    add_submission(made(tmp_path, members=["x", "y"], local_scores={"taiwan": 0.75}), board)
+    (row,) = read_board(board)
+    assert (row.members, row.local, row.public, row.note) == (("x", "y"), {"taiwan": 0.75}, 0.5, "kept")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"seed": 1}, f"fingerprint {0:016x}, now {1:016x}"),
+        ({"threshold": 0.25}, "threshold 0.5, now 0.25"),
+    ],
+)
+def test_a_line_without_its_card_lends_its_scores_to_no_other(
+    tmp_path: Path, board: Path, other: dict[str, Any], message: str
+) -> None:
+    add_submission(made(tmp_path), board, public=0.77)
+    before = (board / "leaderboard.csv").read_bytes()
+    (board / "a.json").unlink()
+    with pytest.raises(DataError, match=f"scores of 'a' on the board are of another submission .{message}"):
+        add_submission(made(tmp_path, **other), board)
+    assert (board / "leaderboard.csv").read_bytes() == before and not (board / "a.json").exists()
+    add_submission(made(tmp_path), board)
+    assert read_board(board)[0].public == 0.77
+
+
+def test_local_scores_at_another_threshold_are_compared_with_nothing(tmp_path: Path, board: Path) -> None:
+    add_submission(made(tmp_path, "same", local_scores={"taiwan": 0.5}), board, private=0.52)
+    apart = {"threshold": 0.25, "local_scores": {"taiwan": 0.75}, "local_threshold": 0.5}
+    add_submission(made(tmp_path, "apart", **apart), board, private=0.51)
+    add_submission(made(tmp_path, "own", seed=1, **apart | {"local_threshold": None}), board, private=0.5)
+    flags = {each.row.submission: each.flags for each in standings(board)}
+    assert flags["same"] == ()
+    assert flags["apart"] == (
+        "apart: local scores are at threshold 0.5 and the masks are cut at 0.25, so they are not compared",
+    )
+    assert "own: local scores are at thresholds of their own" in flags["own"][0]
+    assert [each.row.local_score for each in standings(board)] == [0.5, 0.75, 0.75]  # shown they are
+
+
 def test_ranked_by_private_then_public_then_name() -> None:
     rows = [
         Row("none"),

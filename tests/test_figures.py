@@ -7,7 +7,11 @@ from typer.testing import CliRunner
 
 from l4s import figures
 from l4s.cli import app
+from l4s.data.probs import open_probs
+from l4s.experiment import weights
+from l4s.member import trained_member
 from l4s.pipeline import run_recipe
+from l4s.promote import demote
 from l4s.session import Machine, open_session
 
 RECIPE = """
@@ -72,6 +76,29 @@ def test_attention_lies_over_the_image_beside_a_feature(place, monkeypatch):
         assert feature.min() == 0 and feature.max() == 1
 
 
+def test_what_is_drawn_is_the_pass_that_predicts(place, tmp_path):
+    """Statistics of the domain's own, BatchNorm's of its images, and the promoted size."""
+    (x,) = open_session(
+        str(place / "seen.toml"),
+        ["member.fused.norm=domain", "member.fused.train.scale.factor=2.0", "member.fused.adabn=true"],
+        place / "data",
+        tmp_path / "run",
+        Machine("cpu", "fp32", cache=place / "cache"),
+    )
+    run_recipe(x)
+    member = next(m for m in x.members if m.name == "fused")
+    models = trained_member(x.recipe, member, 0, weights(x.run.member(0, "fused")), x.engine)
+    said = []
+    models[0].register_forward_hook(lambda _, __, output: said.append(output.logits))
+    for name in ("home", "away"):
+        domain = x.domains[name]
+        maps, features = figures._looked_at(x, models, member, domain, domain.predicted.tolist())
+        assert maps.shape == (len(domain.predicted), 16, 16) and features.shape[1] == 2
+        probs = open_probs(x.run.probs(x.run.member(0, "fused"), name, "none")).read()
+        drawn = demote(said[-1].sigmoid().squeeze(1), (16, 16)).numpy()
+        np.testing.assert_allclose(drawn, probs, atol=1e-3)
+
+
 def test_members_side_by_side(place):
     result = report(place, "--compare", "fused,plain")
     assert result.exit_code == 0, result.output
@@ -86,6 +113,8 @@ def test_members_side_by_side(place):
         (["--attention", "plain"], "shows no attention"),
         (["--attention", "fusd"], "did you mean 'fused'"),
         (["--compare", "fused,other"], "has no member 'other'"),
+        (["--compare", "fused", "--study", "home"], "two commands"),
+        (["--compare", "fused", "--no-pictures"], "--no-pictures is for the table"),
     ],
 )
 def test_what_cannot_be_drawn(place, options, message):

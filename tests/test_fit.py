@@ -142,10 +142,33 @@ def test_ema_weights_are_what_is_judged_and_kept(home, engine, tmp_path):
     assert not torch.equal(load_file(path)["head.weight"], load_file(plain)["head.weight"])
 
 
-@pytest.mark.parametrize("evaluate_every", [None, 2])
-def test_precise_statistics_replace_the_moving_ones_and_touch_nothing_else(home, engine, tmp_path, evaluate_every):
+def test_ema_is_the_plain_mean_of_the_steps_while_these_are_few(home, engine, tmp_path):
+    """It decays by min(1 - 1 / (t + 1), a) at t = 0, 1, ... (methods G2): nothing of the weights before, 1/2, 2/3, then a."""
+    every = []
+    watch = job(
+        home,
+        tmp_path / "a",
+        lambda model, step: every.append(model.head.weight.clone()) or {"f1": 0.5},
+        evaluate_every=1,
+    )
+    fit(engine, watch)
+    (path,) = fit(engine, job(home, tmp_path / "b", ema=0.75))
+    average = torch.zeros_like(every[0])
+    for t, weight in enumerate(every):
+        decay = min(1 - 1 / (t + 1), 0.75)
+        average = decay * average + (1 - decay) * weight
+    torch.testing.assert_close(load_file(path)["head.weight"], average)
+    (path,) = fit(engine, job(home, tmp_path / "c", ema=0.999))
+    torch.testing.assert_close(load_file(path)["head.weight"], torch.stack(every).mean(0))
+
+
+@pytest.mark.parametrize(("evaluate_every", "accumulate"), [(None, 1), (2, 1), (None, 2)])
+def test_precise_statistics_replace_the_moving_ones_and_touch_nothing_else(
+    home, engine, tmp_path, evaluate_every, accumulate
+):
     def train(name, precise_bn):
-        made = job(home, tmp_path / name, augment=Augment(d4=True, offset=3.0), evaluate_every=evaluate_every)
+        more = {"evaluate_every": evaluate_every, "accumulate": accumulate}
+        made = job(home, tmp_path / name, augment=Augment(d4=True, offset=3.0), **more)
         made = replace(made, train=made.train.model_copy(update={"precise_bn": precise_bn}))
         made.model.dropout = nn.BatchNorm2d(3)  # before the head: it sees the images themselves
         (path,) = fit(engine, made)
@@ -154,19 +177,31 @@ def test_precise_statistics_replace_the_moving_ones_and_touch_nothing_else(home,
     made, precise = train("precise", 3)
     _, moving = train("moving", 0)
     assert torch.equal(precise["head.weight"], moving["head.weight"])
-    steps = made.source_and_target(Slice()).turned_only(made.train)
-    seen = torch.cat([steps[made.train.steps + item].image for item in range(3)])
+    steps = made.source_and_target(Slice(accumulate=accumulate)).turned_only(made.train)
+    seen = torch.cat([steps[made.train.steps * accumulate + item].image for item in range(3 * accumulate)])
+    assert len(seen) == 3 * made.train.batch  # whole batches, however they are cut
     torch.testing.assert_close(precise["dropout.running_mean"], seen.mean((0, 2, 3)))
     torch.testing.assert_close(precise["dropout.running_var"], seen.var((0, 2, 3)))
     assert (moving["dropout.running_var"] > 2 * precise["dropout.running_var"]).all()  # the noise of colour
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_dropout_and_crops_go_on_as_they_would_have(home, engine, tmp_path, monkeypatch, accumulate):
+def test_without_steps_the_weights_stay_as_they_are(home, engine, tmp_path):
+    """`[[round]] steps = 0`: precise statistics would be of this run's images."""
+    made = job(home, tmp_path)
+    made = replace(made, train=made.train.model_copy(update={"steps": 0, "precise_bn": 3}))
+    made.model.dropout = nn.BatchNorm2d(3)
+    before = {key: value.clone() for key, value in made.model.state_dict().items()}
+    (path,) = fit(engine, made)
+    after = load_file(path)
+    assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
+
+
+@pytest.mark.parametrize(("accumulate", "ema"), [(1, None), (2, 0.9)])
+def test_dropout_crops_and_averages_go_on_as_they_would_have(home, engine, tmp_path, monkeypatch, accumulate, ema):
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
 
     def drawn(folder):
-        drawing = job(home, folder, accumulate=accumulate, scale={"factor": [1.0, 2.0], "crop": 12})
+        drawing = job(home, folder, accumulate=accumulate, ema=ema, scale={"factor": [1.0, 2.0], "crop": 12})
         return replace(drawing, model=Pixelwise(dropout=0.5))
 
     def stop(point):
@@ -192,6 +227,25 @@ def test_every_evaluation_has_its_line(home, engine, tmp_path):
         (6, 0.6),
         (7, 0.7),
     ]
+
+
+def test_the_time_that_judging_takes_is_no_training(home, engine, tmp_path, monkeypatch):
+    now = [0.0]
+
+    def later(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(module.rundir, "reached", lambda point: later(1.0 if point == "fit.step" else 0.0))
+    fit(engine, job(home, tmp_path, lambda model, step: later(100.0) or {"f1": 0.5}, evaluate_every=2))
+    assert [line["patches_per_s"] for line in lines(tmp_path)] == [4.0] * 3
+
+
+def test_the_recipe_says_what_decays():
+    for decay_all, decays in ((False, [0.5, 0.0]), (True, [0.5])):
+        optimiser = {"name": "adam", "weight_decay": 0.5, "decay_all": decay_all}
+        groups = module.optimiser_of(Train(optimiser=optimiser), Pixelwise()).param_groups
+        assert [group["weight_decay"] for group in groups] == decays
 
 
 def watched(scores, steps):

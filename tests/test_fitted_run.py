@@ -19,7 +19,7 @@ from l4s.data.probs import open_probs, write_probs
 from l4s.data.readers import find_patches
 from l4s.engine import Engine, start_engine
 from l4s.ensemble import ensemble
-from l4s.errors import DataError
+from l4s.errors import DataError, RecipeError
 from l4s.pipeline import run_recipe
 from l4s.plots import draw_patches
 from l4s.postprocess import masks
@@ -231,7 +231,7 @@ def test_a_run_of_two_rounds(finished):
 
 @pytest.mark.slow
 def test_a_finished_run_on_new_pictures(finished, tmp_path):
-    """The new images are read as the run's first source was, here resized."""
+    """The new images are read as the run's source was, here resized."""
     place, _, machine = finished
     new = write_hokkaido(tmp_path, "somewhere", count=3)
     out = predict_images(place / "run", new, tmp_path / "p.h5", machine, Use(split="somewhere"))
@@ -240,6 +240,21 @@ def test_a_finished_run_on_new_pictures(finished, tmp_path):
         place / "run", place / "data" / "Bijie-landslide-dataset", tmp_path / "q.h5", machine, Use(normalise="source")
     )
     assert len(every) == 12 and every.ragged
+
+
+@pytest.mark.slow
+def test_new_pictures_are_read_like_a_domain_of_the_run(finished, tmp_path):
+    """Those of `hokkaido` are padded, as the recipe says of it: what comes out is what the run itself predicted."""
+    place, x, machine = finished
+    folder = place / "data" / "HokkaidoLandslide_dataset"
+    use = Use(split="train", like="hokkaido", tta="none")
+    ours = predict_images(place / "run", folder, tmp_path / "p.h5", machine, use)
+    theirs = open_probs(x.run.probs(x.run.ensemble(x.plan.last_round()), "hokkaido", "none"))
+    assert ours.ids == theirs.ids
+    for one, other in zip(ours.patches(), theirs.patches(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    with pytest.raises(RecipeError, match="like is 'hokaido', did you mean 'hokkaido'"):
+        predict_images(place / "run", folder, tmp_path / "q.h5", machine, Use(like="hokaido"))
 
 
 @pytest.mark.slow

@@ -335,6 +335,13 @@ def test_a_wrong_sweep_fails_when_it_is_loaded(tmp_path, line, message):
 
 # --- what tables must agree on
 
+X = ("[domain.x]", "role = 'eval'")
+TWO = ("[domain.x]", "role = 'eval'", "[domain.y]", "role = 'eval'")
+DEALT = (
+    *("[domain.x]", "role = 'eval'", "split = 'validation'", "parts = { shares = { a = 0.5, b = 0.5 }, take = ['a'] }"),
+    *("[domain.y]", "role = 'eval'", "split = 'validation'", "[domain.y.parts]", "take = ['b']"),
+)
+
 
 @pytest.mark.parametrize(
     ("lines", "message"),
@@ -395,12 +402,50 @@ def test_a_wrong_sweep_fails_when_it_is_loaded(tmp_path, line, message):
             ["[submit]", "domain = 'cut'", "[domain.cut]", "role = 'eval'", "cut = 16"],
             "a submission holds whole patches",
         ),
+        (
+            ["[submit]", "domain = 'odd'", "[domain.odd]", "role = 'eval'", "fit = { by = 'pad', multiple = 8 }"],
+            "'odd' has patches of varying size",
+        ),
+        (["train = { batch = 1, mixup = {} }"], "mixes the samples of a batch with each other"),
+        (
+            ["train = { freeze = 5 }", "[[round]]", "round = 1", "steps = 5"],
+            "freezes its encoder for all 5 steps of round 1",
+        ),
+        (
+            ["predicts = ['more']", "[domain.more]", "role = 'source'", "split = 'validation'"],
+            "predicts 'more', a source that holds nothing out",
+        ),
+        (["predicts = ['home']"], "the ensemble labels target 'away' for the next round.*see `predicts` of a"),
+        (
+            ["[member.b]", MEMBER, "predicts = ['away']", "ensemble = 'b'", *TWO, "[submit]", "domain = 'x'"],
+            "ensemble 'b' is packed by .submit., but not all of its members predict 'x'",
+        ),
+        (
+            ["[member.b]", MEMBER, "predicts = ['x']", "[member.c]", MEMBER, "predicts = ['y']", *TWO],
+            "no domain that all of its members predict .see `predicts` of b, c",
+        ),
+        (["normalise = 'imagenet'", *X, "subdomains = { by = 'cluster' }"], "subdomains has no effect .* by imagenet"),
+        (["normalise = 'official'", *X, "share_stats = [['b4', 'b3']]"], "share_stats has no effect .* by official"),
+        (
+            ["[member.b]", "init = 'a.safetensors'", "model = { name = 'unet', weights = 'imagenet' }"],
+            "are not read where",
+        ),
+        (["[domain.more]", "role = 'source'", "split = 'test'", "tta = ['d4']"], "tta is for what is predicted"),
+        (
+            [*DEALT, "shares = { a = 0.5, b = 0.5 }", "seed = 1"],
+            "domains x and y deal out split 'validation' in two ways",
+        ),
+        ([*DEALT, "shares = { b = 0.5, a = 0.5 }"], "give both the same shares in the same order"),
     ],
 )
 def test_tables_that_contradict_each_other(tmp_path, lines, message):
     load(tmp_path)
     with pytest.raises(RecipeError, match=message):
         load(tmp_path, *lines)
+
+
+def test_parts_of_one_deal_go_together(tmp_path):
+    load(tmp_path, *DEALT, "shares = { a = 0.5, b = 0.5 }")
 
 
 @pytest.mark.parametrize(
@@ -498,3 +543,15 @@ def test_scores_are_not_judged_at_one_half_while_they_train(tmp_path):
     check_parts(load(tmp_path, text=text))
     with pytest.raises(RecipeError, match=r"member.a: train.evaluate_every scores at threshold 0.5"):
         check_parts(load(tmp_path, text=text, sets=["train.evaluate_every=5"]))
+
+
+def test_an_override_that_members_do_not_read_is_told(tmp_path, capsys):
+    own = ("train = { steps = 7 }", "[member.b]", MEMBER)
+    recipe = load(tmp_path, *own, sets=["train.steps=5"])
+    assert [member.config.train.steps for member in expand(recipe)] == [7, 5]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--set train.steps changes some members only: a set train.steps for themselves" in said
+    with pytest.raises(RecipeError, match="--set train.steps has no effect: a, b set.*--set member.a.train.steps="):
+        load(tmp_path, *own, "train = { steps = 9 }", sets=["train.steps=5"])
+    load(tmp_path, *own, sets=["train.batch=4"])
+    assert capsys.readouterr().err == ""

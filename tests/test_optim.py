@@ -10,6 +10,7 @@ from torch import nn
 
 from l4s.errors import RecipeError, RunError
 from l4s.optim import OPTIMIZERS, SCHEDULES, build_optimizer, factor
+from l4s.recipe import Optimiser, Train
 
 
 class Net(nn.Module):
@@ -51,6 +52,31 @@ def test_groups(name: str, module: type[nn.Module], prefix: str) -> None:
     assert {key: (group["lr"], group["weight_decay"]) for key, group in found.items()} == rates
     assert all(group["initial_lr"] == group["lr"] for group in optimiser.param_groups)
     assert sum(len(group["params"]) for group in optimiser.param_groups) == len(expected)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_decay_all_is_torch_with_one_group(name: str) -> None:
+    ours, theirs = Net(), Net()
+    theirs.load_state_dict(ours.state_dict())
+    optimisers = [
+        build_optimizer(name, ours.named_parameters(), lr=0.1, weight_decay=0.5, decay_all=True),
+        OPTIMIZERS[name](theirs.parameters(), lr=0.1, weight_decay=0.5),
+    ]
+    for model, optimiser in zip((ours, theirs), optimisers, strict=True):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 0.25)
+        optimiser.step()
+    for left, right in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_decay_all_without_a_decay_is_refused() -> None:
+    with pytest.raises(RecipeError, match="decay_all has no effect: weight_decay is 0"):
+        build_optimizer("adam", Net().named_parameters(), lr=0.1, weight_decay=0.0, decay_all=True)
+
+
+def test_decay_all_left_out_is_no_part_of_a_fingerprint() -> None:
+    assert Train(optimiser=Optimiser(name="adam")).model_dump(exclude_defaults=True) == {"optimiser": {"name": "adam"}}
 
 
 def test_without_gradient_only_decayed_parameters_shrink() -> None:

@@ -1,5 +1,7 @@
 """Pseudo labels: both readings of the paper's threshold, the edges in float16, and when to warn."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l4s import rundir
+from l4s.data.fitting import Fitting
 from l4s.data.probs import ONE, open_probs, write_probs
 from l4s.errors import DataError
-from l4s.pseudo import open_pseudo, pseudo, warnings
+from l4s.pseudo import changed, open_pseudo, pseudo, warnings
 from l4s.recipe import Pseudo
 
 IDS = ("5", "7")
@@ -57,6 +60,38 @@ def test_shares(tmp_path):
     assert empty == {"kept": 0.0, "ignored": 1.0, "positive": 0.0}
 
 
+SIZES = ((2, 3), (4, 1))
+
+
+def padded(tmp_path, *planes, name="out"):
+    """Labels of patches of these probabilities, each constant, padded to 4 x 4; of 32 pixels 22 are padding."""
+    about = {"member": "ensemble", "fingerprint": "f", "domain": "away", "tta": "d4", "kind": "probability"}
+    with write_probs(tmp_path / "ragged.h5", ids=IDS, shape=SIZES, **about) as writer:
+        writer.put(0, [np.full(shape, value, np.float32) for shape, value in zip(SIZES, planes, strict=True)])
+    probs, config = open_probs(tmp_path / "ragged.h5"), Pseudo(upper=0.75, lower=0.25)
+    return pseudo(probs, config, tmp_path / f"{name}.h5", fingerprint="key", fitting=Fitting("pad", 4))
+
+
+def test_padding_is_no_part_of_the_shares(tmp_path):
+    before, labels = padded(tmp_path, 0.0, 0.5, name="before"), padded(tmp_path, 1.0, 0.5)
+    assert labels.padding == 22 and labels.target.shape == (2, 4, 4)
+    assert labels.shares() == pytest.approx({"kept": 6 / 10, "ignored": 4 / 10, "positive": 1.0})
+    again, first = open_pseudo(tmp_path / "out.h5"), open_pseudo(tmp_path / "before.h5")
+    assert changed(labels, before) == changed(again, first) == pytest.approx(6 / 10)
+    assert changed(labels, labels) == 0.0
+
+
+def test_labels_without_padding_say_nothing_of_it(tmp_path):
+    """Their files are what they were before any could be padded, and those that do not tell count every pixel."""
+    assert label(tmp_path, VALUES).padding == 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert set(file.attrs) == {"fingerprint"}
+    padded(tmp_path, 1.0, 0.5)
+    with h5py.File(tmp_path / "out.h5", "a") as file:
+        del file.attrs["padding"]
+    assert open_pseudo(tmp_path / "out.h5").shares()["kept"] == pytest.approx(6 / 32)
+
+
 EVERY = np.arange(ONE + 1, dtype=np.uint16).view(np.float16)
 """All float16 values in [0, 1]."""
 
@@ -90,6 +125,20 @@ def test_a_file_comes_back_and_equal_labels_are_equal_bytes(tmp_path):
     assert (again.ids, again.fingerprint) == (IDS, "key")
     label(tmp_path, VALUES, upper=0.75, lower=0.25)
     assert (tmp_path / "out.h5").read_bytes() == first
+
+
+def test_labels_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    """A file of labels is finished once it has its name."""
+    synced, sync = [], os.fsync
+
+    def watch(handle):
+        synced.append((os.fstat(handle).st_ino, (tmp_path / "out.h5").exists()))
+        sync(handle)
+
+    probs = make(tmp_path / "probs.h5", VALUES)
+    monkeypatch.setattr(os, "fsync", watch)
+    pseudo(probs, Pseudo(), tmp_path / "out.h5", fingerprint="key")
+    assert synced == [((tmp_path / "out.h5").stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
 def test_labels_that_stop_half_way_leave_the_older_file(tmp_path, monkeypatch):

@@ -45,6 +45,7 @@ def lines(block: str) -> Iterator[str]:
 def parse(arguments: str) -> dict[str, Any]:
     """The values that a command line gives to a command's parameters; the command is not run."""
     command, words = typer.main.get_command(app), shlex.split(arguments)
+    words = words[: words.index(">")] if ">" in words else words
     while getattr(command, "commands", None):
         name = words.pop(0) if words else "(nothing)"
         if name == "--help":

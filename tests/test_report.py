@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from l4s.cli import app
 from l4s.data.probs import write_probs
-from l4s.errors import L4SError
+from l4s.errors import RunError
 from l4s.plots import BACKGROUND, FALSE, HIT, IGNORED, MISSED, displayed, painted
 from l4s.report import draw_run, report_run, score_run
 from l4s.rundir import write_json
@@ -324,7 +324,7 @@ def test_the_command(place, x, rows, tmp_path):
     ]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
-    assert shown.stdout == (tmp_path / "run/table.md").read_text()
+    assert f"table       {tmp_path / 'run/table.md'}" in shown.stdout and "oracle F1" in shown.stdout
     assert not (tmp_path / "run/pictures").exists()
     assert json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)[""] == json.loads(json.dumps(rows))
     refused = CliRunner().invoke(app, ["report", str(place / "data")])
@@ -337,8 +337,22 @@ def test_other_data_are_refused(x, place, tmp_path):
     data = write_split(tmp_path / "data", "train", range(1, 9))
     write_split(data, "validation", [1, 2, 3, 4, 5])
     write_split(data, "test", range(5), masks=False)
-    with pytest.raises(L4SError, match="1 of 6 predicted patches have no truth, first 6"):
+    with pytest.raises(RunError, match="what lies in .*data is not what .*run was made with .*give --data the folder"):
         report_run(tmp_path / "run", data, tmp_path / "cache")
+
+
+def test_masks_that_have_changed_since_are_refused_and_those_that_come_later_are_not(x, place, tmp_path):
+    shutil.copytree(x.run.root, tmp_path / "run")
+    shutil.copytree(place / "data", tmp_path / "data")
+    images = sorted((tmp_path / "data/TestData/img").iterdir())
+    for path in images:  # the test set was withheld when the run was made
+        name = path.name.replace("image", "mask")
+        write_h5(tmp_path / "data/TestData/mask" / name, "mask", np.zeros((16, 16), np.uint8))
+    assert report_run(tmp_path / "run", tmp_path / "data", tmp_path / "cache", pictures=False)
+    (mask, *_) = sorted((tmp_path / "data/ValidData/mask").iterdir())
+    write_h5(mask, "mask", np.ones((16, 16), np.uint8))
+    with pytest.raises(RunError, match="is not what .*run was made with"):
+        report_run(tmp_path / "run", tmp_path / "data", tmp_path / "cache", pictures=False)
 
 
 # ---- pictures ----

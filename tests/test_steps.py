@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections import Counter
 
 import numpy as np
@@ -16,12 +17,14 @@ from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, weights
 from l4s.pipeline import predict_round, run_recipe, train_round
 from l4s.pseudo import open_pseudo
-from l4s.rundir import RunDir
+from l4s.rundir import RunDir, command
 from l4s.session import Machine, open_session
 from l4s.steps import run_ensemble, run_pseudo, run_submit
 from l4s.submit import read_card
 
 UPPER, LOWER = 0.55, 0.5455  # on either side of the middle of what one step of training predicts
+AWAY = {"seed": 1, "gain": 4.0, "offset": 20.0}  # as data_factory.write_data has it
+UNET = "member.a.model={name='unet',encoder='resnet18',weights='%s'}"
 QUICK = (
     f"pseudo.upper={UPPER}",
     f"pseudo.lower={LOWER}",
@@ -229,12 +232,13 @@ def test_what_is_missing_is_named_with_the_commands_that_make_it(place, tmp_path
         return str(caught.value)
 
     train, predict, average, label = (
-        f"`l4s {name}`"
-        for name in ("train --round 0", "predict --round 0", "ensemble --round 0", "pseudolabel --round 1")
+        command(tmp_path / "run", name, "--round", number)
+        for name, number in (("train", 0), ("predict", 0), ("ensemble", 0), ("pseudolabel", 1))
     )
     assert f"run {train}, then {predict}, then {average}, then {label} first" in missing(train_round, 1)
     assert not (tmp_path / "run" / "round-1").exists()
-    assert "run `l4s train --round 0 --member a` first" in missing(predict_round, 0)
+    only = command(tmp_path / "run", "train", "--round", 0, "--member", "a")
+    assert f"run {only} first" in missing(predict_round, 0)
     train_round(x, 0)
     assert f"run {predict}, then {average}, then {label} first" in missing(train_round, 1)
     assert f"a/probs/home.none.h5 is missing: run {predict} first" in missing(run_ensemble, 0)
@@ -262,17 +266,15 @@ def test_a_member_that_the_round_does_not_have(finished):
 
 def test_a_member_that_goes_on_needs_its_round_before(place, tmp_path):
     x = opened(place, tmp_path / "run", "member.b.train.start=continue")
-    with pytest.raises(
-        RunError, match=r"round-0/b holds no finished training: run `l4s train --round 0 --member b` first"
-    ):
+    needed = command(tmp_path / "run", "train", "--round", 0, "--member", "b")
+    with pytest.raises(RunError, match=re.escape(f"round-0/b holds no finished training: run {needed} first")):
         train_round(x, 1, ["b"])
 
 
 def test_nothing_is_built_on_other_settings(place, tmp_path):
     root = tmp_path / "run"
-    first = opened(place, root, "rounds=1")
+    other, first = opened(place, root, "train.steps=2"), opened(place, root, "rounds=1")
     train_round(first, 0)
-    other = opened(place, root, "train.steps=2")
     with pytest.raises(RunError, match="round-0/a was made with other settings or inputs"):
         train_round(other, 0)
     with pytest.raises(RunError, match="round-0/a was made with other settings or inputs"):
@@ -286,6 +288,53 @@ def test_nothing_is_built_on_other_settings(place, tmp_path):
     run_pseudo(first, 1)
     with pytest.raises(RunError, match="pseudo/away.h5 was made with other settings"):
         train_round(opened(place, root, "pseudo.upper=0.9"), 1)
+
+
+def test_a_refused_command_leaves_the_run_as_it_was(place, tmp_path):
+    """What the run says of itself is what its weights were made with."""
+    root = tmp_path / "run"
+    train_round(opened(place, root, "rounds=0"), 0)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="round-0/a was made with other settings or inputs"):
+        opened(place, root, "rounds=0", "member.a.train.scale.factor=2.0")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    opened(place, root, "rounds=0", "domain.more={role='eval',split='validation'}")
+    assert b'"more"' in (root / "config.json").read_bytes()
+
+
+def test_masks_of_a_target_that_come_later_change_no_step(place, tmp_path):
+    """They only score."""
+    keys = []
+    for masks in (False, True):
+        data = write_split(write_data(tmp_path / f"data{masks}"), "validation", range(1, 6), **AWAY, masks=masks)
+        x = opened(place, tmp_path / f"run{masks}", data=data)
+        assert x.domains["away"].cache.labelled.all() == masks
+        a = member(x, "a")
+        keys.append([x.fit_key(a, 1), x.predict_key(a, 0, x.domains["away"], "none")])
+    assert keys[0] == keys[1]
+
+
+def test_other_pretrained_weights_are_another_training(place, tmp_path):
+    keys = []
+    for value in (0, 1):
+        (tmp_path / "stem.safetensors").write_bytes(bytes([value]))
+        x = opened(place, tmp_path / f"run{value}", UNET % (tmp_path / "stem.safetensors"))
+        keys.append(x.fit_key(x.members[0], 0))
+    assert keys[0] != keys[1]
+
+
+def test_a_training_in_another_precision_is_not_taken_over(place, tmp_path):
+    first = opened(place, tmp_path / "first", "rounds=0")
+    train_round(first, 0)
+    done = json.loads((tmp_path / "first" / "round-0" / "a" / "done.json").read_text())
+    assert done["made"]["precision"] == "fp32" and done["made"]["commit"]
+    for precision, same in (("bf16", False), ("fp32", True)):
+        found = rundir.find_equal(tmp_path / "x", first.fit_key(first.members[0], 0), tmp_path, precision)
+        assert (found is not None) is same
+    del done["made"]  # as older ones were finished
+    (tmp_path / "first" / "round-0" / "a" / "done.json").write_text(json.dumps(done))
+    assert rundir.find_equal(tmp_path / "x", first.fit_key(first.members[0], 0), tmp_path, "fp32")
+    assert not rundir.find_equal(tmp_path / "x", first.fit_key(first.members[0], 0), tmp_path, "bf16")
 
 
 def test_a_training_half_done_goes_on_with_its_own_settings_only(place, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Two stages: a siamese network is trained, frozen and embedded; small networks learn of its embeddings, and of few patches."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -16,14 +18,18 @@ from l4s.data.dataset import Part, mask_labels
 from l4s.data.domain import affine, open_domain
 from l4s.data.probs import open_probs
 from l4s.data.subset import subset
-from l4s.embed import open_embeddings
-from l4s.errors import DataError, RecipeError
+from l4s.embed import embed, open_embeddings
+from l4s.ensemble import ensemble
+from l4s.errors import DataError, RecipeError, RunError
 from l4s.inputs import view_of
 from l4s.load import load_recipe
 from l4s.member import trained_member
-from l4s.pipeline import run_recipe
+from l4s.models.contract import Output
+from l4s.pipeline import run_recipe, train_round
 from l4s.recipe import DomainConfig
+from l4s.rundir import command
 from l4s.session import Machine, open_session
+from l4s.steps import run_ensemble
 
 RECIPE = """
 name = "two"
@@ -166,7 +172,7 @@ def test_a_stop_while_embeddings_are_written_leaves_nothing_half(place, tmp_path
     root = tmp_path / "run"
     with pytest.raises(Killed):
         run_recipe(opened(place, root))
-    assert not list(root.glob("round-0/stage1/embeddings/*.npy"))
+    assert not list(root.glob("round-0/stage1/embeddings/*"))
     monkeypatch.undo()
     run_recipe(opened(place, root))
     for path in sorted(finished.run.root.glob("round-0/*/weights*.safetensors")):
@@ -203,27 +209,38 @@ def test_another_first_stage_trains_the_second_anew(place, finished, tmp_path):
         assert (keys[0] == keys[1]) is same
 
 
-def test_the_study_scores_what_is_averaged(finished, place):
-    root = finished.run.root
-    command = [
-        "report",
-        str(root),
-        "--data",
-        str(place / "data"),
-        "--study",
-        "test",
-        "--json",
-        "--cache",
-        str(place / "cache"),
-    ]
-    result = CliRunner().invoke(app, command)
+def test_embeddings_of_other_weights_are_refused(place, finished, tmp_path):
+    """The folder holds a first stage of other settings: the second must not train on what that one says."""
+    shutil.copytree(finished.run.root, tmp_path / "run")
+    for folder in (tmp_path / "run" / "round-0").glob("with-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(RunError, match="stage1 was made with other settings"):
+        opened(place, tmp_path / "run", "member.stage1.seed=1")
+    shutil.rmtree(tmp_path / "run" / "round-0" / "stage1")
+    other = opened(place, tmp_path / "run", "member.stage1.seed=1")
+    with pytest.raises(RunError, match="reads what stage1 says, which is not trained"):
+        train_round(other, 0, ["with"])
+
+
+def study(place, root, *options, domain="test"):
+    command = ["report", str(root), "--data", str(place / "data"), "--study", domain, "--cache", str(place / "cache")]
+    return CliRunner().invoke(app, [*command, *options])
+
+
+@pytest.fixture(scope="module")
+def rows(finished, place):
+    result = study(place, finished.run.root, "--json")
     assert result.exit_code == 0, result.output
     (rows,) = json.loads(result.stdout).values()
+    return rows
+
+
+def test_the_study_scores_what_is_averaged(finished, place, rows):
+    root = finished.run.root
     assert [(row["line"], row["size"]) for row in rows] == [(n, s) for n in ("with", "without") for s in (2, 4)]
     truth = np.stack([finished.domains["test"].cache.mask(row) for row in range(6)])
     for row in rows:
-        probs = open_probs(root / "round-0" / f"ensemble-{row['line']}-subset-{row['size']}" / "probs" / "test.none.h5")
-        values = np.stack(list(probs.patches())).astype(np.float64)
+        values = read_all(root / "round-0" / f"ensemble-{row['line']}-subset-{row['size']}")
         wanted = average_precision_score(truth.ravel(), values.ravel())
         assert row["average_precision"] == pytest.approx(wanted, abs=1e-6)
         errors = (values >= 0.5).sum((1, 2)) - (truth == 1).sum((1, 2))
@@ -235,9 +252,172 @@ def test_the_study_scores_what_is_averaged(finished, place):
     assert {path.name for path in (root / "pictures").glob("study-*")} == {
         f"study-{name}.png" for name in ("precision", "counts", "chips")
     }
-    assert (root / "study.md").read_text().count("\n| ") == 5
-    unknown = CliRunner().invoke(app, [*command[:-3], "--study", "tst", "--cache", str(place / "cache")])
+    unknown = study(place, root, domain="tst")
     assert unknown.exit_code == 2 and "did you mean 'test'" in unknown.output
+
+
+def read_all(folder):
+    probs = open_probs(folder / "probs" / "test.none.h5")
+    return np.stack(list(probs.patches())).astype(np.float64)
+
+
+def test_error_bars_of_the_study_belong_to_what_they_stand_beside(finished, rows):
+    """Means over members with the error of that mean; the averaged prediction scores something else."""
+    root = finished.run.root
+    truth = np.stack([finished.domains["test"].cache.mask(row) for row in range(6)])
+    for row in rows:
+        folders = [root / "round-0" / f"{row['line']}-subset{row['size']}-seed{seed}" for seed in (0, 1)]
+        values = [read_all(folder) for folder in folders]
+        each = [average_precision_score(truth.ravel(), value.ravel()) for value in values]
+        over = row["over_seeds"]
+        assert over["each"] == pytest.approx(each, abs=1e-6) and over["mean"] == pytest.approx(np.mean(each), abs=1e-6)
+        assert over["error"] == pytest.approx(np.std(each, ddof=1) / 2**0.5, abs=1e-6)
+        medians = [np.median(((value >= 0.5).sum((1, 2)) - (truth == 1).sum((1, 2)))[::2]) for value in values]
+        found = row["counts_over_seeds"]["threshold"]["landslide"]["median"]
+        assert found["mean"] == np.mean(medians)
+        assert found["error"] == pytest.approx(np.std(medians, ddof=1) / 2**0.5)
+    text = (root / "study.md").read_text()
+    first = rows[0]["over_seeds"]
+    assert f"| with | 2 | 2 | {first['mean']:.3f} ± {first['error']:.3f} ({first['sd_over_n']:.3f}) |" in text
+
+
+def test_the_study_prints_how_much_lines_differ(finished, rows):
+    assert set(rows[0]["against"]) == {"without"} and set(rows[0]["against"]["without"]) == {
+        "all",
+        "empty",
+        "landslide",
+    }
+    found = rows[0]["against"]["without"]["landslide"]
+    wanted = f"{found['difference']:+.1f} [{found['low']:.1f}, {found['high']:.1f}] |"
+    (line,) = [
+        line
+        for line in (finished.run.root / "study.md").read_text().splitlines()
+        if line.startswith("| with | without | 2 |")
+    ]
+    assert line.endswith(wanted)
+
+
+def copied(finished, root, *sets):
+    """The finished run under other settings of what is done with its members; no member is trained again."""
+    shutil.copytree(finished.run.root, root)
+    for folder in root.glob("round-0/ensemble*"):
+        shutil.rmtree(folder)
+    return root, sets
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["ensemble.group_by=['train.subset', 'seed']"], "two ensembles of line 'with"),
+        (["ensemble.group_by=[]"], "averages members trained on 2, 4 patches"),
+    ],
+)
+def test_what_is_no_point_of_a_study(finished, place, tmp_path, sets, message):
+    root, sets = copied(finished, tmp_path / "run", *sets)
+    run_ensemble(opened(place, root, *sets), 0)
+    result = study(place, root)
+    assert result.exit_code == 2 and message in result.output
+    assert "set ensemble.group_by = ['train.subset'], and member.x.ensemble" in result.output
+
+
+@pytest.mark.slow
+def test_a_study_reads_the_augmentation_that_is_ensembled(finished, place, tmp_path):
+    root, sets = copied(finished, tmp_path / "run", "predict.tta=['none', 'flip']", "ensemble.tta='none'")
+    x = opened(place, root, *sets)
+    for group, members in x.grouped(x.trained(0)).items():  # nobody has predicted the flipped ones
+        for domain in x.predicted(*members):
+            out = x.run.probs(x.run.ensemble(0, group), domain.name, "none")
+            paths = [x.run.probs(x.run.member(0, member.name), domain.name, "none") for member in members]
+            ensemble([open_probs(path) for path in paths], out, fingerprint=x.ensemble_key(members, 0, domain, "none"))
+    assert study(place, root).exit_code == 0
+
+
+@pytest.mark.slow
+def test_files_that_a_run_no_longer_means_are_not_studied(finished, place, tmp_path):
+    shutil.copytree(finished.run.root, tmp_path / "run")
+    few, many = (tmp_path / "run/round-0" / f"ensemble-with-subset-{size}/probs/test.none.h5" for size in (2, 4))
+    shutil.copyfile(few, many)
+    result = study(place, tmp_path / "run")
+    assert result.exit_code == 2 and "was made with other settings or inputs" in result.output
+    assert command(tmp_path / "run", "ensemble", "--round", 0) in result.output
+    many.unlink()
+    assert study(place, tmp_path / "run").exit_code == 0  # a study that is not finished is drawn as far as it is
+    (tmp_path / "run/round-0/with-subset2-seed0/probs/test.none.h5").unlink()
+    missing = study(place, tmp_path / "run")
+    needed = command(tmp_path / "run", "predict", "--round", 0)
+    assert missing.exit_code == 2 and f"test.none.h5 is missing: run {needed} first" in missing.output
+
+
+def test_other_masks_of_the_same_patches_are_not_studied(finished, place, tmp_path):
+    shutil.copytree(place / "data", tmp_path / "data")
+    write_h5(tmp_path / "data/TestData/mask/mask_2.h5", "mask", np.ones((16, 16), np.uint8))
+    result = study(tmp_path, finished.run.root, "--cache", str(tmp_path / "cache"))
+    assert result.exit_code == 2 and "domain test: what lies in" in result.output and "l4s run" in result.output
+
+
+def test_more_patches_than_there_are_is_said_before_anything_is_trained(place, tmp_path):
+    with pytest.raises(
+        RecipeError, match="'with-subset40-seed0' has train.subset = 40, but its sources have 8 patches"
+    ):
+        opened(place, tmp_path / "run", "member.with.grid={'train.subset'=[2, 40], seed=[0]}")
+
+
+class Network(torch.nn.Module):
+    """Says what it is given plus 5, and what else is to be done between two batches."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.between = between
+
+    def forward(self, image):
+        self.between()
+        return Output(image[:, :1, 0, 0], {"embedding": image + 5})
+
+
+class Ones:
+    norm = 0
+
+    def __init__(self, count):
+        self.rows = np.arange(count)
+
+    def images(self, rows):
+        return torch.ones(len(rows), 2, 4, 4)
+
+
+def test_processes_that_embed_the_same_patches_do_not_meet(finished, tmp_path, monkeypatch):
+    """One is half done when another begins and ends; both end in a whole file."""
+    out = tmp_path / "embeddings" / "home.npy"
+    calls = []
+
+    def meanwhile():
+        calls.append(os.getpid())
+        if len(calls) == 2:
+            monkeypatch.setattr(rundir.os, "getpid", lambda: -1)
+            embed(finished.engine, Network(lambda: None), Ones(6), out, batch=2)
+            assert (open_embeddings(out) == 6).all()
+            monkeypatch.undo()
+
+    embed(finished.engine, Network(meanwhile), Ones(6), out, batch=2)
+    assert len(calls) == 3 and (open_embeddings(out) == 6).all()
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_an_embedding_that_cannot_be_leaves_nothing(finished, tmp_path):
+    def fail():
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        embed(finished.engine, Network(fail), Ones(2), tmp_path / "e.npy")
+    calls = []
+
+    def fail_later():
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        embed(finished.engine, Network(fail_later), Ones(6), tmp_path / "e.npy", batch=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

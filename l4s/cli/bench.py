@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    recipe: loop.Recipe = loop.DEFAULT,
+    recipe: loop.Recipe = None,
     data: loop.Data = Path("data"),
     members: loop.Members = None,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of each kind.")] = 20,
@@ -33,7 +33,9 @@ def bench(
     from l4s.session import Machine, open_session
 
     with tempfile.TemporaryDirectory() as scratch:
-        opened = open_session(recipe, sets or [], data, Path(scratch), Machine(device, precision, workers, cache))
+        opened = open_session(
+            loop.named(recipe), sets or [], data, Path(scratch), Machine(device, precision, workers, cache)
+        )
         times = [time_member(x, member, steps) for x in opened for member in chosen(x, 0, members or ())]
     if json:
         show.as_json([vars(each) | {"ratio": each.ratio} for each in times])

@@ -47,7 +47,7 @@ def board(
         return
     show.table(str(folder), HEADER, [_line(each, best=each is ranked[0]) for each in ranked], names=6)
     for sentence in (sentence for each in ranked for sentence in each.flags):
-        typer.secho(f"! {sentence}", fg="yellow")
+        typer.echo(show.coloured(f"! {sentence}", "yellow"))
 
 
 def _line(each: "Standing", best: bool) -> tuple[str, ...]:

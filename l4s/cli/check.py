@@ -26,7 +26,7 @@ def check(
     workers: Annotated[int, typer.Option(min=0, help="Processes that read files; 0: one for each core.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: every file, not the first few.")] = False,
 ) -> None:
-    """Find everything that is wrong with a folder of patches; exit code 1 where there is an error."""
+    """Find everything that is wrong with a folder of patches, HDF5 or pictures; exit code 1 where there is an error."""
     import os
 
     from l4s import log
@@ -34,7 +34,7 @@ def check(
     from l4s.data.check import check_folder
 
     report = check_folder(
-        folder,
+        show.there(folder),
         bands=_bands(bands, recipe),
         workers=workers or os.cpu_count() or 1,
         track=log.track,
@@ -68,7 +68,9 @@ def _print(folder: Path, report: "FolderReport") -> None:
     for line in (line for split in report.splits for line in _scales(split)):
         typer.echo(line)
     for finding in report.findings:
-        typer.echo(typer.style(finding.severity, fg=COLOURS[finding.severity]) + f" {_sentence(finding)}")
+        typer.echo(f"{show.coloured(finding.severity, COLOURS[finding.severity])} {_sentence(finding)}")
+    looked = ", ".join(f"{number} {kind}" for kind, number in report.looked.items()) or "nothing"
+    typer.echo(f"looked at {looked}")
     counts = {name: sum(each.severity == name for each in report.findings) for name in COLOURS}
     typer.echo(", ".join(f"{number} {name}{'s' * (number != 1)}" for name, number in counts.items()))
 

@@ -39,7 +39,7 @@ def chip(
 
     if len(paths) != (2 if unlabelled else 3):
         wanted = "SCENE OUT" if unlabelled else "SCENE LABELS OUT (or --unlabelled SCENE OUT)"
-        raise typer.BadParameter(f"got {len(paths)} paths, where these are wanted: {wanted}")
+        raise typer.BadParameter(f"got {len(paths)} path{'s' * (len(paths) != 1)}, where these are wanted: {wanted}")
     cut = Cut(
         window=window,
         stride=stride or window,

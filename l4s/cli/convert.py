@@ -23,6 +23,19 @@ Fewer = Annotated[
 PointLabels = Annotated[
     bool, typer.Option("--points", help="`landslides` marks points, not outlines: labels.csv, no masks.")
 ]
+PositiveShare = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--positive-share",
+        help="Share of chips with landslides; others are drawn to fit.",
+        show_default="0.5",
+    ),
+]
+KeepAll = Annotated[bool, typer.Option("--keep-all", help="Keep all chips, however few of them hold landslides.")]
+Seed = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--seed", min=0, help="Draws the chips without landslides that stay.", show_default="0"),
+]
 SarOut = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write: img, mask or labels.csv, sar.json.")]
 
 
@@ -73,11 +86,9 @@ def sar_chips(
     visits: Visits = 1,
     fewer: Fewer = False,
     points: PointLabels = False,
-    positive_share: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Share of chips with landslides; others are drawn to fit. Default: keep all."),
-    ] = None,
-    seed: Annotated[Optional[int], typer.Option(min=0, help="Draws the chips without landslides that stay.")] = None,  # noqa: UP045
+    positive_share: PositiveShare = None,
+    keep_all: KeepAll = False,
+    seed: Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Radar chips as Böhm 2022 publishes them, as patches of VV and VH before and after an event.
@@ -87,10 +98,9 @@ def sar_chips(
     from l4s.sar.chips import convert_chips
     from l4s.sar.passes import Event, read_day
 
-    if seed is not None and positive_share is None:
-        raise typer.BadParameter("--seed has no effect without --positive-share")
+    share, drawn = _balance(positive_share, keep_all, seed)
     wanted = Event(read_day(event, "--event"), visits, fewer)
-    made = convert_chips(folder, out, wanted, points=points, positive_share=positive_share, seed=seed or 0)
+    made = convert_chips(folder, out, wanted, points=points, positive_share=share, seed=drawn)
     _tell(made, json)
 
 
@@ -105,18 +115,28 @@ def sar_cube(
     fewer: Fewer = False,
     points: PointLabels = False,
     orbit: Annotated[Optional[str], typer.Option(help="a (ascending) or d (descending); default either.")] = None,  # noqa: UP045
-    positive_share: Annotated[float, typer.Option(help="Share of chips with landslides.")] = 0.5,
+    positive_share: PositiveShare = None,
+    keep_all: KeepAll = False,
     size: Annotated[int, typer.Option(min=1, help="Side of a chip, pixels.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the chips without landslides that stay.")] = 0,
+    seed: Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Cut a Zarr cube of radar passes into patches of VV and VH before and after an event; needs the extra `sar`."""
     from l4s.sar.cutting import Cutting, convert_cube
     from l4s.sar.passes import Event, read_day
 
-    cutting = Cutting(size, positive_share, seed, orbit, points)
+    cutting = Cutting(size, *_balance(positive_share, keep_all, seed), orbit, points)
     made = convert_cube(cube, out, Event(read_day(event, "--event"), visits, fewer), cutting)
     _tell(made, json)
+
+
+def _balance(positive_share: float | None, keep_all: bool, seed: int | None) -> tuple[float | None, int]:
+    """The share of chips with landslides, None for any, and the seed that draws the others."""
+    from l4s.sar.balance import HALF
+
+    if keep_all and (positive_share is not None or seed is not None):
+        raise typer.BadParameter("--keep-all draws nothing: leave --positive-share and --seed out")
+    return None if keep_all else HALF if positive_share is None else positive_share, seed or 0
 
 
 def _tell(made: "Converted", json: bool) -> None:

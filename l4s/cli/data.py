@@ -47,8 +47,10 @@ def stats(
     """
     from l4s.data.survey import survey
 
+    if picture:
+        show.named(picture, ".png")
     named = _named(bands)
-    surveys = survey(folder, splits or (), named)
+    surveys = survey(show.there(folder), splits or (), named)
     if picture:
         from l4s.plots import draw_statistics
 
@@ -73,8 +75,10 @@ def classes(
     from l4s.data.classes import count_classes
     from l4s.data.survey import detect_bands
 
+    if picture:
+        show.named(picture, ".png")
     named = _named(bands)
-    counted = count_classes(folder, splits or ())
+    counted = count_classes(show.there(folder), splits or ())
     if picture:
         from l4s.plots import draw_classes
 

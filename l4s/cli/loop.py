@@ -1,14 +1,20 @@
 """The commands of the loop: run, train, predict, ensemble, pseudolabel."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one (see `l4s recipes`).")]
-RecipeOrNone = Annotated[
+from l4s.cli import show
+
+if TYPE_CHECKING:
+    from l4s.rundir import RunDir
+
+Recipe = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Argument(help="A recipe file, or the name of a shipped one; default zhao2022.", show_default=False),
+    typer.Argument(
+        help="A recipe file, or the name of a shipped one (see `l4s recipes`); default zhao2022.", show_default=False
+    ),
 ]
 Data = Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")]
 Run = Annotated[Optional[Path], typer.Option(help="Run directory; default runs/<recipe name>.")]  # noqa: UP045
@@ -16,10 +22,12 @@ Sets = Annotated[Optional[list[str]], typer.Option("--set", help="Override a key
 Round = Annotated[int, typer.Option("--round", min=0, help="Which round.")]
 LastRound = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--round", min=0, help="Which round; default 0, or with a run given the last that is finished."),
+    typer.Option("--round", min=0, help="Which round; default 0, with --images or --runs the last that is finished."),
 ]
 Members = Annotated[Optional[list[str]], typer.Option("--member", help="Only these members.")]  # noqa: UP045
 DEFAULT = "zhao2022"
+PROBFILE = ".h5"
+SCORES = ("domain", "ensemble", "tta", "F1")
 MACHINE, IMAGES, RUNS = "Machine", "New images", "Several runs"
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=MACHINE)]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=MACHINE)]
@@ -36,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    recipe: Recipe = DEFAULT,
+    recipe: Recipe = None,
     data: Data = Path("data"),
     run: Run = None,
     sets: Sets = None,
@@ -50,12 +58,16 @@ def run(
     from l4s.pipeline import run_recipe
     from l4s.session import Machine, open_session
 
-    for x in open_session(recipe, sets or [], data, run, Machine(device, precision, workers, cache, deterministic)):
+    for x in open_session(
+        named(recipe), sets or [], data, run, Machine(device, precision, workers, cache, deterministic)
+    ):
         run_recipe(x)
+        if x.engine.main:
+            _reached(x.run, data)
 
 
 def train(
-    recipe: Recipe = DEFAULT,
+    recipe: Recipe = None,
     data: Data = Path("data"),
     run: Run = None,
     round_: Round = 0,
@@ -71,13 +83,15 @@ def train(
     from l4s.pipeline import train_round
     from l4s.session import Machine, open_session
 
-    for x in open_session(recipe, sets or [], data, run, Machine(device, precision, workers, cache, deterministic)):
+    for x in open_session(
+        named(recipe), sets or [], data, run, Machine(device, precision, workers, cache, deterministic)
+    ):
         train_round(x, round_, members or ())
 
 
 def predict(
     ctx: typer.Context,
-    recipe: RecipeOrNone = None,
+    recipe: Recipe = None,
     data: Data = Path("data"),
     run: Run = None,
     round_: LastRound = None,
@@ -107,6 +121,13 @@ def predict(
         Optional[str],  # noqa: UP045
         typer.Option(help="Which ensemble, of a run with several.", rich_help_panel=IMAGES),
     ] = None,
+    like: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="The run's domain whose order of bands and fit they have; default: the ensemble's source.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Workers = 0,
@@ -115,7 +136,7 @@ def predict(
 ) -> None:
     """Predict every domain with the members of one round; or new images (--images) with a run's ensemble."""
     if images is None:
-        _refuse(ctx, "only new images read this, give --images", "out", "normalise", "tta", "split", "group")
+        _refuse(ctx, "only new images read this, give --images", "out", "normalise", "tta", "split", "group", "like")
     elif run is None or out is None:
         raise typer.BadParameter("--images needs --run, the run that predicts them, and --out, the file to write")
     else:
@@ -126,19 +147,20 @@ def predict(
     if images is not None and run is not None and out is not None:
         from l4s.apply import Use, predict_images
 
-        predict_images(run, images, out, machine, Use(round_, group, normalise, tta, split))
+        show.named(out, PROBFILE)
+        predict_images(run, show.there(images), out, machine, Use(round_, group, normalise, tta, split, like))
         typer.echo(out)
         return
     from l4s.pipeline import predict_round
     from l4s.session import open_session
 
-    for x in open_session(recipe or DEFAULT, sets or [], data, run, machine):
+    for x in open_session(named(recipe), sets or [], data, run, machine):
         predict_round(x, round_ or 0, members or ())
 
 
 def ensemble(
     ctx: typer.Context,
-    recipe: RecipeOrNone = None,
+    recipe: Recipe = None,
     more: Annotated[Optional[list[Path]], typer.Argument(hidden=True)] = None,  # noqa: UP045
     data: Data = Path("data"),
     run: Run = None,
@@ -165,6 +187,7 @@ def ensemble(
         _refuse(ctx, "not read with --runs", "data", "run", "sets", "cache")
         if out is None:
             raise typer.BadParameter("--runs needs --out, the file to write")
+        show.named(out, PROBFILE)
         from l4s.apply import ensemble_runs
         from l4s.plan import Choice
 
@@ -180,12 +203,12 @@ def ensemble(
     from l4s.session import Machine, open_session
     from l4s.steps import run_ensemble
 
-    for x in open_session(recipe or DEFAULT, sets or [], data, run, Machine("cpu", cache=cache)):
+    for x in open_session(named(recipe), sets or [], data, run, Machine("cpu", cache=cache)):
         run_ensemble(x, round_ or 0)
 
 
 def pseudolabel(
-    recipe: Recipe = DEFAULT,
+    recipe: Recipe = None,
     data: Data = Path("data"),
     run: Run = None,
     round_: Annotated[int, typer.Option("--round", min=1, help="The round that will train on the labels.")] = 1,
@@ -196,8 +219,41 @@ def pseudolabel(
     from l4s.session import Machine, open_session
     from l4s.steps import run_pseudo
 
-    for x in open_session(recipe, sets or [], data, run, Machine("cpu", cache=cache)):
+    for x in open_session(named(recipe), sets or [], data, run, Machine("cpu", cache=cache)):
         run_pseudo(x, round_)
+
+
+def _reached(run: "RunDir", data: Path) -> None:
+    """What a finished run has come to, and what to do with it."""
+    import shlex
+
+    from l4s import log
+    from l4s.status import outcome
+
+    found = outcome(run)
+    rows = [(row["domain"], row["name"], row["tta"], f"{row['f1']:.3f}") for row in found["scores"]]
+    if rows:
+        show.table(f"{run.root}: F1 of landslides in round {found['round']}", SCORES, rows, names=3)
+    else:
+        typer.echo(f"{run.root}: done; no domain has masks to score against")
+    for entry in found["submissions"]:
+        typer.echo(f"submission  {entry['zip']}: {entry['positive_share']:.2%} landslide")
+        if not entry["positive_share"]:
+            log.warn(f"{entry['zip']} marks no landslide at all: see whether the labels of a round collapsed")
+    typer.echo("Next:")
+    where = () if data == Path("data") else ("--data", str(data))
+    typer.echo(f"  {shlex.join(('l4s', 'report', str(run.root), *where))}")
+    for entry in found["submissions"]:
+        typer.echo(f"  {shlex.join(('l4s', 'submit', 'check', entry['zip'], '--ids-from', entry['probs']))}")
+
+
+def named(recipe: str | None) -> str:
+    """The recipe that was typed, else the default, which takes days on a GPU and so is said aloud."""
+    from l4s import log
+
+    if recipe is None:
+        log.info(f"no recipe named: {DEFAULT}; `l4s recipes` lists the others")
+    return recipe or DEFAULT
 
 
 def _refuse(ctx: typer.Context, why: str, *names: str) -> None:

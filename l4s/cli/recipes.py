@@ -1,6 +1,6 @@
 """`l4s recipes`: what comes with l4s."""
 
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -12,26 +12,22 @@ def register(app: typer.Typer) -> None:
     app.command()(recipes)
 
 
-def recipes(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the recipes that come with l4s."""
-    from l4s.load import load_recipe, shipped
+def recipes(
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Print this one as it is written: l4s recipes NAME > mine.toml."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: data, paper and its numbers.")] = False,
+) -> None:
+    """List the recipes that come with l4s, or print one of them."""
+    from l4s.load import find_recipe, load_recipe, shipped
 
-    listed = {name: load_recipe(name) for name in shipped()}
-    if json:
-        show.as_json({name: recipe.about.model_dump(mode="json") for name, recipe in listed.items()})
+    if name is not None and not json:
+        typer.echo(find_recipe(name).read_text(), nl=False)
         return
-    show.table(
-        "recipes",
-        ("name", "what", "paper", "data", "printed"),
-        [
-            (
-                name,
-                r.about.title,
-                r.about.paper,
-                r.about.data,
-                ", ".join(f"{k} {v:g}" for k, v in r.about.expected.items()),
-            )
-            for name, r in listed.items()
-        ],
-        names=5,
-    )
+    listed = {each: load_recipe(each) for each in ([name] if name else shipped())}
+    if json:
+        show.as_json({each: recipe.about.model_dump(mode="json") for each, recipe in listed.items()})
+        return
+    show.table("recipes", ("name", "title"), [(each, r.about.title) for each, r in listed.items()], names=2)
+    typer.echo("l4s recipes NAME prints one, l4s run NAME runs it")

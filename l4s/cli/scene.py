@@ -5,6 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from l4s.cli import show
 from l4s.cli.loop import MACHINE, Deterministic, Device, Precision
 from l4s.cli.scene_vector import picture, place, polygons, score
 
@@ -83,6 +84,7 @@ def predict(
 
     Finished rows are kept in <OUT>.parts: the same command goes on where it stopped.
     """
+    to = show.named(out or Path(f"{scene.stem}-landslides.tif"), *show.GEOTIFF)
     from l4s.scene.job import SceneUse, read_shard
     from l4s.scene.predict import predict_scene
     from l4s.session import Machine
@@ -90,7 +92,7 @@ def predict(
     names = tuple(bands.split(",")) if bands else ()
     use = SceneUse(round_, group, normalise, tta, window, stride, batch, threshold, read_shard(shard), names)
     machine = Machine(device, precision, deterministic=deterministic)
-    if made := predict_scene(run, scene, out or Path(f"{scene.stem}-landslides.tif"), machine, use):
+    if made := predict_scene(run, scene, to, machine, use):
         typer.echo(made)
 
 

@@ -12,7 +12,7 @@ Threshold = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(help="Probabilities from here on are landslide; default 0.5."),
 ]
-HEADER = ("", "pixels", "F1", "P", "R", "IoU", "mean IoU", "accuracy", "AP", "AUROC", "oracle F1", "found", "true")
+LABELS = ("pixels", "F1", "P", "R", "IoU", "mean IoU", "accuracy", "AP", "AUROC", "oracle F1", "found", "true")
 
 
 def polygons(
@@ -32,12 +32,21 @@ def polygons(
     A landslide is a set of pixels that share edges. Areas are those of the pixels, also where outlines are simplified.
     """
     from l4s.scene.polygons import write_polygons
+    from l4s.scene.raster import open_scene
 
     found = write_polygons(probs, out, threshold=threshold, min_area=min_area, simplify=simplify, mask=mask)
+    metric = open_scene(probs).grid.crs is not None  # without a CRS nothing says how long a unit is
     if json:
-        show.as_json({"landslides": found.landslides, "area": found.area, "pixels": found.pixels})
+        area = {"area_m2" if metric else "area": found.area}
+        show.as_json({"landslides": found.landslides, "pixels": found.pixels} | area)
         return
-    typer.echo(f"{out}: {found.landslides} landslides, {found.pixels} pixels, area {found.area:.10g}")
+    area_told = _area(found.area) if metric else f"area {found.area:.10g} in squared units of the file"
+    typer.echo(f"{out}: {found.landslides} landslides, {found.pixels} pixels, {area_told}")
+
+
+def _area(square_metres: float) -> str:
+    """The same in the units that such areas are spoken of in."""
+    return f"{square_metres / 1e6:.3g} km² ({square_metres / 1e4:.4g} ha)"
 
 
 def place(
@@ -46,6 +55,7 @@ def place(
     out: Annotated[Path, typer.Argument(help="A .tif to write.")],
 ) -> None:
     """Put the predictions of chips back on the map: a raster as `l4s scene predict` writes it."""
+    show.named(out, *show.GEOTIFF)
     from l4s.scene.place import place as place_chips
 
     typer.echo(place_chips(probs, manifest, out))
@@ -77,8 +87,8 @@ def score(
     oracle = "" if found.oracle_f1 is None else f"{found.oracle_f1:.4f} at {found.oracle_threshold:.2f}"
     shares = [f"{share:.2%}" for share in (found.predicted_share, found.true_share)]
     at = "" if found.threshold is None else f" at threshold {found.threshold:g}"
-    line = ["all", str(found.pixels), *(f"{number:.4f}" for number in numbers), *ranking, oracle, *shares]
-    show.table(f"{pred.name} against {truth.name}{at}", HEADER, [line])
+    values = [str(found.pixels), *(f"{number:.4f}" for number in numbers), *ranking, oracle, *shares]
+    show.facts(f"{pred.name} against {truth.name}{at}", zip(LABELS, values, strict=True))
 
 
 def picture(
@@ -94,6 +104,7 @@ def picture(
     layer: Annotated[Optional[str], typer.Option(help="Layer of the truth, where it has several.")] = None,  # noqa: UP045
 ) -> None:
     """A scene, its truth and maps of it, side by side."""
+    show.named(out, ".png")
     from l4s.scene.picture import draw_scene
 
     typer.echo(draw_scene(out, scene, maps or (), truth=truth, rows=rows, columns=columns, layer=layer))

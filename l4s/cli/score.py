@@ -48,7 +48,11 @@ def score(
     at = "" if found.threshold is None else f" at threshold {found.threshold:g}"
     apart = found.regions if len(found.regions) > 1 else {}
     body = [line("all", found.pooled), *(line(name, row) for name, row in apart.items())]
-    show.table(f"{pred.name} against {truth.name}{at}", HEADER, body)
+    title = f"{pred.name} against {truth.name}{at}"
+    if apart:
+        show.table(title, HEADER, body)
+    else:
+        show.facts(title, zip(HEADER[1:], body[0][1:], strict=True))
     if found.pooled.cuts:
         sign = "" if found.pooled.auroc is None else f", AUROC {found.pooled.auroc:.4f}"
         rows = [[name, *(f"{row[key]:.4f}" for key in CUT)] for name, row in found.pooled.cuts.items()]

@@ -23,7 +23,7 @@ def split(
     numbers = shares.split(",")
     if not all(number.strip().isdecimal() for number in numbers):
         raise typer.BadParameter(f"--shares {shares} is no list of whole numbers such as 70,10,20")
-    place, made = save_splits(folder, shares=[int(number) for number in numbers], seed=seed)
+    place, made = save_splits(show.there(folder), shares=[int(number) for number in numbers], seed=seed)
     if json:
         show.as_json(made)
         return

@@ -10,7 +10,8 @@ from l4s.cli import show
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/demo.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-HEADER = ("round", "step", "state", "steps", "loss", "held-out F1", "patches/s", "ETA", "predicted")
+HEADER = ("round", "step", "state", "steps", "loss", "held-out F1", "patches / s", "ETA", "files")
+SCORES = ("domain", "round", "name", "tta", "F1", "oracle F1")
 SILENT = 300  # seconds without a line after which a training may have stopped
 
 
@@ -63,7 +64,12 @@ def report(
     ] = None,
 ) -> None:
     """Score all that a run has predicted so far; writes table.md, table.json and pictures into it."""
-    if attention is not None or compare is not None:
+    drawn = attention is not None or compare is not None
+    if study is not None and drawn:
+        raise typer.BadParameter("--study, and --attention with --compare, are two commands: give one of them")
+    if not pictures and (drawn or study is not None):
+        raise typer.BadParameter("--no-pictures is for the table of scores: leave it out")
+    if drawn:
         from l4s.figures import draw_attention, draw_comparison
 
         files = draw_attention(run, data, attention, cache) if attention else []
@@ -85,7 +91,33 @@ def report(
     if json:
         show.as_json(tables)
     else:
-        typer.echo((run / "table.md").read_text(), nl=False)
+        for cell, rows in tables.items():
+            _reported(run / cell, rows, pictures)
+        if len(tables) > 1:
+            typer.echo(f"all         {run / 'table.md'}")
+
+
+def _reported(place: Path, rows: list[dict[str, Any]], pictures: bool) -> None:
+    """F1 by domain, and where the rest stands."""
+    from l4s.rundir import read_json
+
+    if rows:
+        body = sorted((_scores(row) for row in rows), key=lambda cells: cells[0])
+        show.table(f"{place}: F1 of landslides", SCORES, body, names=4)
+    else:
+        typer.echo(f"{place}: nothing is scored yet")
+    if unscored := read_json(place / "table.json")["unscored"]:
+        typer.echo(f"not scored, because masks are withheld: {', '.join(unscored)}")
+    typer.echo(f"table       {place / 'table.md'}")
+    for picture in sorted((place / "pictures").glob("*.png")) if pictures else ():
+        typer.echo(f"picture     {picture}")
+
+
+def _scores(row: dict[str, Any]) -> tuple[str, ...]:
+    f1 = f"{row['f1']:.3f}" + (" of patches" if row["of"] == "patches" else "")
+    oracle = "" if row["oracle_f1"] is None else f"{row['oracle_f1']:.3f}"
+    name = f"{row['name']}, mean of {row['n']}" if row["kind"] == "seeds" else row["name"]
+    return row["domain"], str(row["round"]), name, row["tta"], f1, oracle
 
 
 def lines(state: dict[str, Any]) -> Iterator[list[str]]:

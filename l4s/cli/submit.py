@@ -64,7 +64,7 @@ def check(
         raise typer.BadParameter("give --ids-from or --images, not both")
     from l4s.entry import check_entry
 
-    report = check_entry(zip_, ids_from, images, shape)
+    report = check_entry(zip_, ids_from, images and show.there(images), shape)
     if json:
         show.as_json({**vars(report), "ok": report.ok})
     else:

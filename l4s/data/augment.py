@@ -51,6 +51,7 @@ def _geometry(config: Augment) -> A.Compose | None:
         moves.append(
             A.Affine(
                 scale=config.zoom,
+                keep_ratio=True,  # one factor for both axes: each for itself would bend what a rotation turns
                 rotate=(-config.rotate, config.rotate),
                 translate_percent=(-config.shift, config.shift),
                 interpolation=cv2.INTER_LINEAR,

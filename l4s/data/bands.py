@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from l4s.data.derive import check_made, derive
+from l4s.data.derive import AS_IT_IS, check_made, derive
 
 L4S_BANDS = ("b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "b9", "b10", "b11", "b12", "slope", "dem")
 """The 14 bands of the official release in file order (methods A1); Sentinel-2's B8A is left out."""
@@ -24,6 +24,11 @@ class Made(BaseModel):
     def options(self) -> dict[str, Any]:
         """The function's keyword options."""
         return dict(self.model_extra or {})
+
+    @property
+    def fixed(self) -> bool:
+        """Does the model see the values as they are made, rather than standardised?"""
+        return AS_IT_IS.get(self.how) in self.options
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -112,6 +117,11 @@ class Bands(BaseModel):
     def spectral(self) -> tuple[bool, ...]:
         """For each band of `names`: is it spectral, so that its colour may be changed?"""
         return tuple(name not in self.terrain for name in self.names)
+
+    @property
+    def fixed(self) -> tuple[bool, ...]:
+        """For each band of `names`: is it seen as it is made, rather than standardised?"""
+        return tuple(name in self.make and self.make[name].fixed for name in self.names)
 
     @property
     def rgb_index(self) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from l4s.data.stats import patch_moments, pool
 from l4s.errors import DataError
 from l4s.recipe import Fit, fingerprint
 
-FORMAT = 1  # raised when cached bytes change their meaning
+FORMAT = 2  # raised when cached bytes change their meaning
 Track = Callable[[Iterable[int], str, int], Iterable[int]]
 
 
@@ -35,7 +35,8 @@ class Cache:
 
     `images`: (N, C, H, W) float16, (x - mean) / std per band, 0 where the file has NaN. `masks`: (N, H, W) uint8 in
     {0, 1, 255}, 255 throughout where a patch has no mask. `labelled`: (N,) bool. `moments`: (3, N, C) float64 in file
-    units. `mean`, `std`: (C,) float64. `digest` names the content, wherever the files lie.
+    units; mean 0 and variance 1 of bands that are seen as they are made. `mean`, `std`: (C,) float64. `digest` names the
+    content, wherever the files lie, `images_digest` the same without masks: both are equal where there are none.
 
     Where patches of varying size were fitted to one, `images` and `masks` are of that size, padding is 0 and 255, and
     `own_masks` holds the masks at their own size: (P,) uint8, patch after patch, of the heights and widths `shapes`, (N, 2)
@@ -49,6 +50,7 @@ class Cache:
     mean: np.ndarray
     std: np.ndarray
     digest: str
+    images_digest: str
     shapes: np.ndarray | None = None
     own_masks: np.ndarray | None = None
 
@@ -65,8 +67,8 @@ class Cache:
 class Rules:
     """What turns files into arrays: as in `open_cache`."""
 
-    positive: Sequence[int]
-    ignore: Sequence[int]
+    positive: Sequence[int] | None
+    ignore: Sequence[int] | None
     shared: Sequence[Sequence[int]]
     fit: Fit | None
 
@@ -76,8 +78,8 @@ def open_cache(
     bands: Bands,
     folder: Path,
     *,
-    positive: Sequence[int] = (1,),
-    ignore: Sequence[int] = (255,),
+    positive: Sequence[int] | None = None,
+    ignore: Sequence[int] | None = None,
     shared: Sequence[Sequence[int]] = (),
     fit: Fit | None = None,
     track: Track | None = None,
@@ -93,18 +95,16 @@ def open_cache(
         DataError: a file is broken, or the patches differ in size.
     """
     files = [_identity(squares, bands) for squares in _files(patches)]
-    parts = [FORMAT, bands.model_dump(mode="json"), positive, ignore, shared, files]
-    # only where there is one: caches from before there was any stay valid
-    key = fingerprint([*parts, fit.model_dump(mode="json")] if fit else parts)
-    place = folder / key
+    fitted = fit.model_dump(mode="json") if fit else None
+    place = folder / fingerprint([FORMAT, bands.model_dump(mode="json"), positive, ignore, shared, files, fitted])
     if not (place / "meta.json").is_file():
         rules = Rules(positive, ignore, shared, fit)
         _build(place, patches, bands, rules, track or (lambda items, _text, _total: items))
     meta = json.loads((place / "meta.json").read_text())
     images, masks, moments = (_load(place, name) for name in ARRAYS)
     labelled, mean, std = np.array(meta["labelled"], bool), *map(np.array, meta["stats"])
-    own = (np.array(_load(place, "shapes")), _load(place, "own_masks")) if fit else (None, None)
-    return Cache(images, masks, labelled, np.array(moments), mean, std, meta["digest"], *own)
+    sizes = (np.array(_load(place, "shapes")), _load(place, "own_masks")) if fit else (None, None)
+    return Cache(images, masks, labelled, np.array(moments), mean, std, *meta["digests"], *sizes)
 
 
 ARRAYS = ("images", "masks", "moments")
@@ -205,11 +205,15 @@ def _fill(part: Path, patches: Sequence[PatchRef], bands: Bands, rules: Rules, t
         image = _standardise(_whole(plan.files[k]), plan.image(k), mean, std)
         images[plan.rows(k)] = [in_square(image, each) for each in plan.files[k]]
     np.save(part / "moments.npy", moments, allow_pickle=False)
-    own = [] if plan.shapes is None else [plan.shapes, _load(part, "own_masks")]
+    own = [] if plan.shapes is None else [_load(part, "own_masks")]
+    sizes = [] if plan.shapes is None else [plan.shapes]
     meta = {
         "labelled": [patch.labelled or patch.label is not None for patch in patches],
         "stats": [mean.tolist(), std.tolist()],
-        "digest": _digest(patches, [images, masks, moments, *own]),
+        "digests": [
+            _digest(patches, [images, masks, moments, *sizes, *own]),
+            _digest(patches, [images, _unlabelled(masks), moments, *sizes, *map(_unlabelled, own)]),
+        ],
     }
     with (part / "meta.json").open("w") as file:
         json.dump(meta, file)
@@ -227,6 +231,10 @@ def _measure(part: Path, plan: _Plan, whole: tuple[int, ...], masks: np.ndarray,
         if image.shape != whole:
             raise DataError(_other_size(patch, image.shape, plan.files[0][0], whole))
         moments[:, plan.rows(k)] = np.stack([patch_moments(in_square(image, each)) for each in squares], axis=1)
+        moments[1:, plan.rows(k), np.array(plan.bands.fixed)] = [
+            [[0.0]],
+            [[1.0]],
+        ]  # whatever standardises leaves them alone
         mask = _mask(patch, whole[1:] if plan.shapes is None else tuple(plan.shapes[k].tolist()), plan.rules)
         if own is not None and plan.to is not None and plan.shapes is not None:
             own[done : done + mask.size] = mask.ravel()
@@ -242,6 +250,11 @@ def _own_masks(part: Path, shapes: np.ndarray) -> np.memmap:
     np.save(part / "shapes.npy", shapes, allow_pickle=False)
     size = (int(shapes.prod(axis=1).sum()),)
     return np.lib.format.open_memmap(part / "own_masks.npy", "w+", np.uint8, size)
+
+
+def _unlabelled(masks: np.ndarray) -> np.ndarray:
+    """What the masks would be if there were none."""
+    return np.full_like(masks, 255)
 
 
 def _digest(patches: Sequence[PatchRef], arrays: Sequence[np.ndarray]) -> str:

@@ -5,10 +5,11 @@ Files are inspected in parallel and none of them stops the check; `l4s.data.faul
 
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import repeat
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ import numpy as np
 
 from l4s.data.bands import L4S_BANDS, Bands
 from l4s.data.cache import Track
-from l4s.data.facts import Facts, image_facts, mask_facts
+from l4s.data.facts import Facts, image_facts, mask_facts, picture_facts
 from l4s.data.faults import KINDS, SEVERITIES, Fault, Severity, duplicates, split_faults
-from l4s.data.folders import picture_layout
-from l4s.data.readers import find_patches
+from l4s.data.pictures import CHANNELS, reads_dem
+from l4s.data.readers import PatchRef, find_patches
 from l4s.data.scale import CONSTANT, Scale, Values, guess_scales
 from l4s.data.scan import Scan, Split, scan
 from l4s.data.stats import pool
 from l4s.errors import DataError
 
+COLOURS = ("r", "g", "b")  # what the channels of pictures are called where nobody names them
 FEW = 200  # files: starting processes would take longer than reading them
 
 
@@ -67,10 +69,11 @@ class SplitSummary:
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What `check_folder` found: an error makes it not ok."""
+    """What `check_folder` found: an error makes it not ok. `looked` counts the files that it read, by what they are."""
 
     splits: tuple[SplitSummary, ...]
     findings: tuple[Finding, ...]
+    looked: Mapping[str, int]
 
     @property
     def ok(self) -> bool:
@@ -89,7 +92,9 @@ def check_folder(
     track: Track | None = None,
     regions: Mapping[str, tuple[int, int]] = {},
 ) -> FolderReport:
-    """Inspect every file of HDF5 below `root`, whatever its layout, and report everything that is wrong.
+    """Inspect every patch below `root`, HDF5 or picture, whatever its layout, and report everything that is wrong.
+
+    Pictures are read by their reader, and its errors are collected; where their split is drawn, it is that of seed 0.
 
     Args:
         bands: the bands of the files; None takes the number that most files of a split have.
@@ -98,47 +103,58 @@ def check_folder(
         regions: name -> inclusive range of ids, for shares by region.
 
     Raises:
-        DataError: `root` is not a folder, or one of pictures.
+        DataError: `root` is not a folder.
     """
     if not root.is_dir():
         raise DataError(f"the data folder {root} does not exist; name the folder of the unpacked data")
-    if layout := picture_layout(root):
-        raise DataError(
-            f"{root} holds pictures in the layout {layout!r}, and the check inspects image_N.h5 and mask_N.h5 only: "
-            "`l4s data stats` and `l4s data classes` read every picture, and stop at the first that is wrong"
-        )
     found = scan(root)
-    facts = _inspect(found, len(bands.file) if bands else None, workers, track)
+    facts = _inspect(found, bands, workers, track)
     faults = [Fault(*fault) for fault in found.faults]
     summaries = []
     for split in found.splits.values():
-        count = len(bands.file) if bands else _usual_bands(split, facts)
-        names = _names(bands, count)
-        faults += split_faults(split, facts, names, count)
+        names = _names(split, facts, bands)
+        faults += split_faults(split, facts, names, len(names))
         faults += _outside(split, regions)
+        faults += _without_dem(split, bands)
         summaries.append(_summary(split, facts, names, regions))
     faults += duplicates(tuple(found.splits.values()), facts, root)
     faults += _across(summaries)
     faults += _refused(root, found, faults)
-    return FolderReport(tuple(summaries), _grouped(root, faults))
+    return FolderReport(tuple(summaries), _grouped(root, faults), _looked(tuple(found.splits.values())))
 
 
-def _inspect(found: Scan, count: int | None, workers: int, track: Track | None) -> dict[Path, Facts]:
-    images = [path for split in found.splits.values() for path in split.images.values()]
-    masks = [path for split in found.splits.values() for path in split.masks.values()]
-    total = len(images) + len(masks)
-    steps = (track or (lambda items, _text, _total: items))(range(total), "check", total)
-    if workers <= 1 or total < FEW:
-        return {path: _facts(path, k < len(images), count) for k, path in zip(steps, images + masks, strict=True)}
+def _looked(splits: Sequence[Split]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for split in splits:
+        kinds = ("pictures", "masks of pictures") if split.pictures else ("image_N.h5", "mask_N.h5")
+        counts.update(dict(zip((*kinds, "DEMs"), map(len, (split.images, split.masks, split.dems)), strict=True)))
+    return {kind: number for kind, number in counts.items() if number}
+
+
+Job = tuple[Callable[[Path, int | None], Facts], Path] | PatchRef
+"""An HDF5 file and what is made of it, or a picture with what lies beside it."""
+
+
+def _inspect(found: Scan, bands: Bands | None, workers: int, track: Track | None) -> dict[Path, Facts]:
+    splits = found.splits.values()
+    jobs: list[Job] = [(image_facts, path) for s in splits if not s.pictures for path in s.images.values()]
+    jobs += [(mask_facts, path) for s in splits if not s.pictures for path in s.masks.values()]
+    jobs += [ref for s in splits for ref in s.pictures]
+    steps = (track or (lambda items, _text, _total: items))(range(len(jobs)), "check", len(jobs))
+    if workers <= 1 or len(jobs) < FEW:
+        results = (_facts(job, bands) for job in jobs)
+        return {fact.path: fact for _, facts in zip(steps, results, strict=True) for fact in facts}
     # HDF5 is one thread at a time, so processes; spawned, because HDF5 does not survive a fork.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool_:
-        kinds = [True] * len(images) + [False] * len(masks)
-        results = pool_.map(_facts, images + masks, kinds, repeat(count), chunksize=16)
-        return {fact.path: fact for _, fact in zip(steps, results, strict=True)}
+        made = pool_.map(_facts, jobs, repeat(bands), chunksize=16)
+        return {fact.path: fact for _, facts in zip(steps, made, strict=True) for fact in facts}
 
 
-def _facts(path: Path, is_image: bool, count: int | None) -> Facts:
-    return image_facts(path, count) if is_image else mask_facts(path)
+def _facts(job: Job, bands: Bands | None) -> tuple[Facts, ...]:
+    if isinstance(job, PatchRef):
+        return picture_facts(job)
+    read, path = job
+    return (read(path, len(bands.file) if bands else None),)
 
 
 def _usual_bands(split: Split, facts: Mapping[Path, Facts]) -> int:
@@ -146,9 +162,14 @@ def _usual_bands(split: Split, facts: Mapping[Path, Facts]) -> int:
     return counts.most_common(1)[0][0] if counts else 0
 
 
-def _names(bands: Bands | None, count: int) -> tuple[str, ...]:
+def _names(split: Split, facts: Mapping[Path, Facts], bands: Bands | None) -> tuple[str, ...]:
+    """The bands that the files of a split should have; what pictures have behind their colours is the DEM."""
+    if split.pictures:
+        file = bands.file if bands else COLOURS
+        return file[:CHANNELS] if len(file) == CHANNELS + 1 else file
     if bands:
         return bands.file
+    count = _usual_bands(split, facts)
     return L4S_BANDS if count == len(L4S_BANDS) else tuple(f"band{k}" for k in range(1, count + 1))
 
 
@@ -157,14 +178,15 @@ def _summary(
 ) -> SplitSummary:
     images = [facts[path] for path in split.images.values() if not facts[path].fault]
     sound = [fact for fact in images if fact.bands == len(names)]
-    sizes = Counter(fact.size for fact in images).most_common(1)
+    sizes = Counter(fact.size for fact in images).most_common()
+    vary = split.pictures and len(sizes) > 1
     return SplitSummary(
         where=split.where,
         named=split.named,
         **_counts(split, facts),
-        size=sizes[0][0] if sizes else (),
+        size=sizes[0][0] if sizes and not vary else (),
         channels=len(names),
-        dtypes=tuple(sorted({fact.dtype for fact in images})),
+        dtypes=tuple(sorted({fact.dtype for fact in images} - {""})),
         bands=_bands(sound, names),
         regions={
             name: SplitSummary(part.where, part.named, **_counts(part, facts))
@@ -176,19 +198,22 @@ def _summary(
 
 def _counts(split: Split, facts: Mapping[Path, Facts]) -> dict[str, Any]:
     masks = [facts[path] for path in split.masks.values() if not facts[path].fault]
+    empty = [facts[split.images[number]] for number in split.background]
     labelled = sum(number for mask in masks for value, number in mask.values.items() if value != 255)
+    labelled += sum(prod(fact.size) for fact in empty if not fact.fault)
     landslide = sum(mask.values.get(1, 0) for mask in masks)
     return {
         "images": len(split.images),
         "masks": len(split.masks),
         "landslide": landslide / labelled if labelled else None,
-        "without_landslide": sum(set(mask.values) == {0} for mask in masks),
+        "without_landslide": len(empty) + sum(set(mask.values) == {0} for mask in masks),
     }
 
 
 def _within(split: Split, ids: tuple[int, int]) -> Split:
     inside = range(ids[0], ids[1] + 1)
-    return Split(split.where, *({k: p for k, p in side.items() if k in inside} for side in (split.images, split.masks)))
+    images, masks = ({k: p for k, p in side.items() if k in inside} for side in (split.images, split.masks))
+    return Split(split.where, images, masks, tuple(ref for ref in split.pictures if ref.number in inside))
 
 
 def _bands(images: Sequence[Facts], names: Sequence[str]) -> tuple[BandSummary, ...]:
@@ -214,6 +239,13 @@ def _outside(split: Split, regions: Mapping[str, tuple[int, int]]) -> Iterator[F
             yield Fault("outside all regions", split.where, path)
 
 
+def _without_dem(split: Split, bands: Bands | None) -> Iterator[Fault]:
+    """Pictures whose DEM the bands name and is not there, or that have none where others have one."""
+    wanted = bands is not None and len(bands.file) == CHANNELS + 1 and reads_dem(bands)
+    for number in sorted(split.images.keys() - split.dems.keys()) if split.pictures and (wanted or split.dems) else ():
+        yield Fault("missing DEM" if wanted else "image without DEM", split.where, split.images[number])
+
+
 def _across(splits: Sequence[SplitSummary]) -> Iterator[Fault]:
     """Splits of one data set (folders side by side) that do not go together."""
     firsts: dict[Path, SplitSummary] = {}
@@ -232,13 +264,14 @@ def _across(splits: Sequence[SplitSummary]) -> Iterator[Fault]:
 
 def _refused(root: Path, found: Scan, faults: Sequence[Fault]) -> Iterator[Fault]:
     """Where the rules found no error, the reader has the last word: it must find the same patches."""
-    if not any(split.images for split in found.splits.values()):
+    unread = any(fault.kind == "refused by the reader" for fault in faults)
+    if not unread and not any(split.images for split in found.splits.values()):
         zips = ", ".join(path.name for path in sorted(root.rglob("*.zip"))[:4])
         packed = f"; there is {zips}, still packed" if zips else ""
-        yield Fault("empty", ".", None, f"{root} holds no image_N.h5{packed}")
+        yield Fault("empty", ".", None, f"{root} holds no image_N.h5 and no pictures{packed}")
     faulty = {fault.where for fault in faults if KINDS[fault.kind][0] == "error"}
     for where, split in found.splits.items():
-        if where in faulty or not split.images:
+        if where in faulty or not split.images or split.pictures:  # which their reader has found
             continue
         folder = Path(where)
         try:
@@ -262,6 +295,11 @@ def _grouped(root: Path, faults: Sequence[Fault]) -> tuple[Finding, ...]:
 
 def _finding(root: Path, kind: str, where: str, faults: Sequence[Fault]) -> Finding:
     severity, remedy = KINDS[kind]
-    files = {str(fault.path.relative_to(root)): fault.detail for fault in faults if fault.path}
+    files = {_below(root, fault.path): fault.detail for fault in faults if fault.path}
     details = tuple(fault.detail for fault in faults if not fault.path and fault.detail)
     return Finding(severity, kind, where, details, files, remedy)
+
+
+def _below(root: Path, path: Path) -> str:
+    """A file as seen from the data folder; the masks of one that is called `image` lie beside it."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)

@@ -140,13 +140,12 @@ class Steps(Dataset[Batch]):
 
     def _samples(self, step: int, rows: Sequence[tuple[Part, int, bool]], places: Sequence[int]) -> list[Sample]:
         """The samples at these places of a step, mixed where training mixes."""
-        paired: dict[int, int] = {}
-        if self.mixup:
-            paired = partners(self.mixup, [part.number for part, _, _ in rows], (self.seed, step), self.total)
+        if self.mixup is None:
+            return [self._sample(step, k, *rows[k][:2]) for k in places]
+        paired = partners(self.mixup, [part.number for part, _, _ in rows], (self.seed, step), self.total)
         made = {k: self._sample(step, k, *rows[k][:2]) for k in sorted({*places, *(paired.get(k, k) for k in places)})}
         return [
-            mix(self.mixup, made[k], made[paired[k]], (self.seed, step, k)) if self.mixup and k in paired else made[k]
-            for k in places
+            mix(self.mixup, made[k], made[paired[k]], (self.seed, step, k)) if k in paired else made[k] for k in places
         ]
 
     def _sample(self, step: int, place: int, part: Part, row: int) -> Sample:

@@ -40,7 +40,11 @@ def ratio(bands: np.ndarray, *, floor: float = 1e-4) -> np.ndarray:
 
 
 def relative(bands: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
-    """One band minus its mean over the whole file, divided by `scale`: a DEM without its altitude (methods F2)."""
+    """One band minus its mean over the whole file: a DEM without its altitude (methods F2).
+
+    With a `scale` it is divided by that, and the network sees it as it is; without one it is standardised like any band, so
+    that relief has the scale that its domain gives it.
+    """
     band, valid = bands[0], ~np.isnan(bands[0])
     middle = band[valid].mean(dtype=np.float64) if valid.any() else 0.0
     return np.asarray((band - middle) / scale, np.float32)
@@ -63,6 +67,9 @@ DERIVED: dict[str, Derive] = {
     "slope": slope,
 }
 """Name -> function of (K, H, W) and its own options."""
+
+AS_IT_IS = {"relative": "scale"}
+"""Functions whose bands are not standardised where this option is given."""
 
 TAKES = {"difference": 2, "ratio": 2, "relative": 1, "slope": 1}
 """How many bands a function takes; the others take one or more."""

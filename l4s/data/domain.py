@@ -79,14 +79,15 @@ def open_domain(
         DataError: patches are missing or broken, a source patch has no mask, or the hold-out leaves nothing.
     """
     bands = own_bands(name, config, bands)
-    patches = find_patches(root, config.split, layout=config.layout, regions=config.regions, seed=config.split_seed)
+    seed = config.split_seed or None  # a recipe that says nothing says 0: lists that lie there win over it
+    patches = find_patches(root, config.split, layout=config.layout, regions=config.regions, seed=seed)
     patches = with_labels(patches)
     if config.positives_only:
         patches = tuple(patch for patch in patches if not patch.background)
         if not patches:
             raise DataError(f"domain {name}: positives_only leaves no patch: leave it out, or add those of landslides")
     if config.parts:
-        patches = take_parts(patches, config.parts)
+        patches = take_parts(patches, config.parts, positive=config.positive, ignore=config.ignore, cache=cache)
     if config.cut:
         if any(patch.label is not None for patch in patches):
             raise DataError(f"domain {name}: cut makes squares of patches that are labelled as a whole: leave it out")
@@ -146,7 +147,9 @@ def split(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.
         held[drawn] = True
         near = held
     elif config.by != "none":
-        ranges = config.ranges if config.by == "ids" else _last_blocks(number, region, config.share or 0.0)
+        # Bijie's patches without landslides have the last ids: a block of both classes holds some of each
+        places = np.array([f"{patch.region}/{patch.background}" for patch in patches])
+        ranges = config.ranges if config.by == "ids" else _last_blocks(number, places, config.share or 0.0)
         held = _within(number, ranges, 0)
         near = _within(number, ranges, config.gap)
     if config.by != "none" and not held.any():
@@ -157,11 +160,11 @@ def split(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.
     return np.flatnonzero(~near), np.flatnonzero(held)
 
 
-def _last_blocks(number: np.ndarray, region: np.ndarray, share: float) -> list[tuple[int, int]]:
-    """The id range of the last `share` of each region's patches."""
+def _last_blocks(number: np.ndarray, place: np.ndarray, share: float) -> list[tuple[int, int]]:
+    """The id range of the last `share` of the patches of each place."""
     blocks = []
-    for name in sorted(set(region.tolist())):
-        ids = np.sort(number[region == name])
+    for name in sorted(set(place.tolist())):
+        ids = np.sort(number[place == name])
         count = round(share * len(ids))
         if count:
             blocks.append((int(ids[-count]), int(ids[-1])))
@@ -189,8 +192,7 @@ def affine(
         scale and shift, each (N, C) float32.
     """
     own_mean, own_std = domain.stats.mean[domain.stats.member], domain.stats.std[domain.stats.member]
-    trained_on = domain.config.role == "source" and domain.name in [source.name for source in sources]
-    if mode == "source" and not trained_on:
+    if mode == "source":
         mean, std = pool(np.concatenate([source.cache.moments for source in sources], axis=1), sources[0].shared)
     elif mode in ("official", "imagenet"):
         mean, std = constants(mode, domain.bands.names)

@@ -1,13 +1,16 @@
 """What one file of a data folder holds, read leniently: whatever is wrong with it is a fact, not an exception."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from l4s.data.readers import read_array, read_plane
+from l4s.data.patch import PatchRef
+from l4s.data.pictures import dem_of_picture, read_colours
+from l4s.data.readers import read_array, read_mask, read_plane
 from l4s.data.stats import patch_moments
 from l4s.errors import DataError
 
@@ -24,7 +27,8 @@ class Facts:
     `size` is (H, W) and `bands` the number of bands. Images have `digest` (of their float32 pixels, in the release's
     order (H, W, C), so that copies in another type or order are seen), `moments` (3, C) as `patch_moments` gives them,
     `low`, `high` (C,) over finite pixels (NaN where there is none), `whole` (C,) bool, and `nan`, `infinite` (C,) shares
-    of the pixels. Masks have `values`: pixels of each value stored.
+    of the pixels. Masks have `values`: pixels of each value stored. Pictures have the facts of three bands but no `dtype`,
+    their masks values as read, on their pixels, and DEMs a size alone.
     """
 
     path: Path
@@ -61,15 +65,50 @@ def image_facts(path: Path, count: int | None = None) -> Facts:
     return _measure(path, np.moveaxis(values, axis, -1))
 
 
-def mask_facts(path: Path) -> Facts:
-    """The facts of a mask file."""
+def mask_facts(path: Path, _: int | None = None) -> Facts:
+    """The facts of a mask file; it has one band, whatever its image has."""
     try:
         values = read_plane(path)
     except DataError as error:
         return Facts(path, _unreadable(path, error))
+    return _counted(path, values)
+
+
+def _counted(path: Path, values: np.ndarray) -> Facts:
     found, pixels = np.unique(values, return_counts=True)
     kept = dict(zip(found[:VALUES_KEPT].astype(float).tolist(), pixels[:VALUES_KEPT].tolist(), strict=True))
     return Facts(path, size=values.shape, dtype=str(values.dtype), values=kept)
+
+
+def picture_facts(ref: PatchRef) -> tuple[Facts, ...]:
+    """The facts of a picture, and of its mask and its DEM where it has them; faults are in the words of their reader."""
+    colours = _told(ref.image, partial(_colours_of, ref.image))
+    readers = ((ref.mask, _mask_of), (ref.dem, _dem_of))
+    if colours.fault:  # which has the size of the others
+        beside = ("refused by the reader", "its picture cannot be read")
+        return colours, *(Facts(path, beside) for path, _ in readers if path)
+    return colours, *(_told(path, partial(read, ref, path)) for path, read in readers if path)
+
+
+def _told(path: Path, read: Callable[[], Facts]) -> Facts:
+    try:
+        return read()
+    except DataError as error:
+        return Facts(path, ("refused by the reader", str(error).removeprefix(f"{path} ")))
+
+
+def _colours_of(path: Path) -> Facts:
+    return replace(_measure(path, np.moveaxis(read_colours(path), 0, -1)), dtype="")
+
+
+def _mask_of(ref: PatchRef, path: Path) -> Facts:
+    return _counted(path, read_mask(ref))
+
+
+def _dem_of(ref: PatchRef, path: Path) -> Facts:
+    heights = dem_of_picture(path, ref.image)
+    fault = ("infinite values", f"in {np.isinf(heights).mean():.1%} of pixels") if np.isinf(heights).any() else None
+    return Facts(path, fault, heights.shape)
 
 
 def _unreadable(path: Path, error: DataError) -> tuple[str, str]:

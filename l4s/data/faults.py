@@ -40,6 +40,9 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "two folders for one split": ("error", "keep one of them, or name the folder itself as `split`"),
     "duplicate across splits": ("error", "remove one: a score on the one is a score on what was trained on"),
     "refused by the reader": ("error", "put this right first"),
+    "missing DEM": ("error", "add it, or leave the DEM out (bands.use)"),
+    "in no list": ("warning", "they are in no split: list them in splits/*.txt, unless they are to be left out"),
+    "image without DEM": ("warning", "a recipe that reads the DEM refuses it: add it"),
     "image without mask": ("warning", "it is used as unlabelled, and not scored"),
     "duplicate": ("warning", "remove one, unless it is meant to count twice"),
     "missing values": ("warning", "NaN is left out of the statistics and becomes the mean"),
@@ -51,6 +54,11 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "no masks": ("note", "the split can be a target, not a source"),
     "patches without landslide": ("note", "their masks are all background"),
     "ignored pixels": ("note", "255 is left out of losses and scores"),
+    "drawn split": ("note", "runs draw the same one; `l4s data split` saves it, or another"),
+    "varying sizes": (
+        "note",
+        'a domain of them needs fit = { by = "resize", side = 256 } or { by = "pad", multiple = 32 }',
+    ),
     "mixed types": ("note", "values are read as float32 all the same"),
     "gaps in ids": ("note", "nothing is missing if the release numbers its patches like that"),
     "outside all regions": ("note", "counted in no region"),
@@ -72,18 +80,21 @@ def split_faults(split: Split, facts: Mapping[Path, Facts], names: Sequence[str]
     """All faults of a split that has `count` bands, called `names`."""
     images = {number: facts[path] for number, path in split.images.items()}
     masks = {number: facts[path] for number, path in split.masks.items()}
-    for fact in chain(images.values(), masks.values()):
+    for fact in chain(images.values(), masks.values(), (facts[path] for path in split.dems.values())):
         if fact.fault:
             yield Fault(fact.fault[0], split.where, fact.path, fact.fault[1])
     sound = [fact for fact in images.values() if not fact.fault]
-    usual = Counter(fact.size for fact in sound).most_common(1)
+    sizes = Counter(fact.size for fact in sound).most_common()
     for fact in sound:
-        for kind, detail in _image_faults(fact, names, count, usual[0][0]):
+        usual = fact.size if split.pictures else sizes[0][0]  # pictures vary in size
+        for kind, detail in _image_faults(fact, names, count, usual):
             yield Fault(kind, split.where, fact.path, detail)
     for number, fact in masks.items():
         if not fact.fault:
             for kind, detail in _mask_faults(fact, images.get(number)):
                 yield Fault(kind, split.where, fact.path, detail)
+    if split.pictures and len(sizes) > 1:
+        yield Fault("varying sizes", split.where, None, _sides([fact.size for fact in sound]))
     yield from _pairing(split)
     full = [fact for fact in sound if fact.bands == count]
     if lost := _true(np.all([np.isnan(fact.low) for fact in full], axis=0)) if full else []:
@@ -126,13 +137,13 @@ def _mask_faults(mask: Facts, image: Facts | None) -> Iterator[tuple[str, str]]:
 def _pairing(split: Split) -> Iterator[Fault]:
     for number in sorted(split.masks.keys() - split.images.keys()):
         yield Fault("mask without image", split.where, split.masks[number])
-    lonely = sorted(split.images.keys() - split.masks.keys()) if split.masks else []
+    lonely = sorted(split.images.keys() - split.masks.keys() - split.background) if split.masks else []
     kind = "training image without mask" if split.named == "train" else "image without mask"
     for number in lonely:
         yield Fault(kind, split.where, split.images[number])
-    if split.images and not split.masks:
+    if split.images and not split.masks and not split.background:
         yield Fault("no masks", split.where, None)
-    if gaps := _gaps(sorted(split.images)):
+    if not split.pictures and (gaps := _gaps(sorted(split.images))):
         yield Fault("gaps in ids", split.where, None, gaps)
 
 
@@ -184,6 +195,12 @@ def _listed(names: Sequence[str], share: np.ndarray) -> str:
 def _true(flags: np.ndarray) -> list[int]:
     """Positions that are true."""
     return [int(k) for k in np.flatnonzero(flags)]
+
+
+def _sides(sizes: Sequence[tuple[int, ...]]) -> str:
+    """From the least height and width to the greatest."""
+    low, high = np.min(sizes, axis=0).tolist(), np.max(sizes, axis=0).tolist()
+    return f"{_size(low)} to {_size(high)} pixels"
 
 
 def _size(size: Sequence[int]) -> str:

@@ -35,7 +35,10 @@ def fitting(config: Fit, shapes: Iterable[tuple[int, int]]) -> Fitting:
 
 
 def fit_image(image: np.ndarray, to: Fitting) -> np.ndarray:
-    """(C, H, W) float32 -> (C, side, side) float32; padding is NaN, which statistics leave out."""
+    """(C, H, W) float32 -> (C, side, side) float32; padding is NaN, which the domain's statistics leave out.
+
+    The cache makes it the mean, and networks see it: the statistics of their batches count it (`l4s.recipe.Fit`).
+    """
     if to.by == "resize":
         return np.stack([resize(band, (to.side, to.side)) for band in image])
     return _padded(image, to.side, np.nan)
@@ -77,7 +80,7 @@ def _resized(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def nearest(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(H, W) at another size: each pixel is the one that its centre falls into."""
+    """(H, W) at another size: each pixel is the one that its centre falls into, so that a slide without any is lost."""
     rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(plane.shape, shape, strict=True))
     return plane[np.ix_(rows, columns)]
 

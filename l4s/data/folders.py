@@ -5,38 +5,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from l4s import log
 from l4s.data.patch import SPLITS, PatchRef, only_folder, split_folder, tolerated
-from l4s.data.pictures import DEM_FOLDER, SUFFIXES, is_picture
+from l4s.data.pictures import DEM_FOLDER, IMAGES, SUFFIXES, around, is_picture
+from l4s.data.splits import FOLDER as LISTS
 from l4s.data.splits import SHARES, draw_splits, read_splits, write_splits
-from l4s.errors import DataError, RecipeError
+from l4s.errors import DataError, RecipeError, did_you_mean
 
 CLASSES = ("landslide", "non-landslide")
+IN_CLASS = ("image", "mask", DEM_FOLDER, "polygon_coordinate")  # the last holds outlines as text, which nothing reads
 PNG = (".png",)
-IMAGES, MASKS = ("image", "images", "img"), ("mask", "masks", "label", "labels")
-"""Names that Hokkaido's folders of images and masks may have."""
+MASKS = ("mask", "masks", "label", "labels")  # names that Hokkaido's folder of masks may have
+DRAWN_SEED = 0  # of the split that is drawn where no lists lie and nobody asks for another
 
 
-def bijie(root: Path, split: str, seed: int) -> tuple[PatchRef, ...] | None:
+def bijie(root: Path, split: str, seed: int | None) -> tuple[PatchRef, ...] | None:
     """`landslide/{image,mask,dem}` and `non-landslide/{image,dem}`, PNG; a folder doubled around them is tolerated.
 
     Ids are `landslide-<stem>` and `non-landslide-<stem>`, because stems are unique only in their class; numbers count all
-    patches in natural order from 1. Patches of `non-landslide` are background throughout. The release has no split: lists
-    in `splits/` are honoured, else it is drawn by `seed`. `.` is all patches.
+    patches in natural order from 1. Patches of `non-landslide` are background throughout. The release has no split: see
+    `bijie_splits`. `.` is all patches.
 
     Raises:
-        DataError: a foreign file, a file without its image, or lists that contradict the files.
+        DataError: a foreign file or folder, a file without its image, lists that contradict the files, or an empty split.
         RecipeError: a seed is given that draws other splits than those listed.
     """
-    folder = bijie_folder(root)
-    if folder is None or (split not in SPLITS and Path(split) != Path(".")):
+    folder = bijie_folder(root) if split in SPLITS or Path(split) == Path(".") else None
+    if folder is None:
         return None
     every = bijie_patches(folder)
     if split not in SPLITS:
         return every
-    chosen = set(_chosen(folder, every, seed)[SPLITS[split]])
-    if not chosen:
-        raise DataError(f"{folder} has {len(every)} patches, of which none is in split {split!r}: too few to draw from")
-    return tuple(patch for patch in every if patch.id in chosen)
+    splits = bijie_splits(folder, every, seed)
+    if left := len(every) - sum(map(len, splits.values())):
+        log.warn(f"{left} of {len(every)} patches are left out: no list in {folder / LISTS} names them")
+    found = splits[SPLITS[split]]
+    if not found:
+        raise DataError(_empty(folder, SPLITS[split], len(every)))
+    return found
 
 
 def bijie_folder(root: Path) -> Path | None:
@@ -52,37 +58,98 @@ def bijie_patches(folder: Path) -> tuple[PatchRef, ...]:
     """All patches below the folder of the classes, in natural order of their ids.
 
     Raises:
-        DataError: a foreign file, a file without its image, or no patch at all.
+        DataError: a foreign file or folder, a file without its image, or no patch at all.
     """
-    refs = [ref for name in CLASSES if (folder / name / "image").is_dir() for ref in _class(folder / name)]
+    _refuse_others([path for path in sorted(folder.iterdir()) if path.is_dir()], (*CLASSES, LISTS))
+    refs = [ref for name in CLASSES if (folder / name).is_dir() for ref in _class(folder / name)]
     return _numbered(refs, folder)
 
 
+def bijie_splits(folder: Path, every: Sequence[PatchRef], seed: int | None = None) -> dict[str, tuple[PatchRef, ...]]:
+    """The patches of train, validation and test, each of which may be empty.
+
+    Args:
+        folder: the folder of the classes. Lists in its `splits/` are honoured; without any, splits are drawn by class.
+        every: all patches of the folder.
+        seed: of the draw; None where nobody asked for one, and lists may say anything.
+
+    Raises:
+        DataError: lists contradict the files. RecipeError: `seed` draws other splits than those listed.
+    """
+    drawn = draw_splits(by_class(every), seed=DRAWN_SEED if seed is None else seed)
+    listed = read_splits(folder, [ref.id for ref in every])
+    if listed and seed is not None and any(set(listed[name]) != set(ids) for name, ids in drawn.items()):
+        raise RecipeError(f"split_seed = {seed} draws other splits than {folder / LISTS} lists: leave it out")
+    inside = {name: set(ids) for name, ids in (listed or drawn).items()}
+    return {name: tuple(ref for ref in every if ref.id in ids) for name, ids in inside.items()}
+
+
+def _empty(folder: Path, split: str, count: int) -> str:
+    path = folder / LISTS / f"{split}.txt"
+    if path.is_file():
+        return f"{path} lists none of the {count} patches: list some, or remove {path.parent} to draw splits"
+    return (
+        f"{folder} has {count} patches, of which none is in split {split!r}: too few to draw from. Add some, or list those of "
+        f"each split in {path.parent}"
+    )
+
+
+def _refuse_others(found: Sequence[Path], known: Sequence[str]) -> None:
+    """A folder of another name may be a class, or the pictures of one, whose name is misspelt."""
+    for path in found:
+        if path.name not in known and not tolerated(path):
+            raise DataError(
+                f"{path} is no part of the layout 'bijie'{did_you_mean(path.name, known)}; rename it or move it away, so "
+                "that nothing is skipped silently"
+            )
+
+
 def _class(folder: Path) -> list[PatchRef]:
+    _refuse_others(sorted(folder.iterdir()), IN_CLASS)
+    if not (folder / "image").is_dir():
+        raise DataError(
+            f"{folder} has no folder image: put the pictures of the class there, or move {folder.name} away"
+        )
     masks = folder / "mask"
     background = folder.name == CLASSES[1]
     if background and masks.is_dir():
         raise DataError(f"{masks} is there, but patches of {folder.name} are background throughout: move it away")
     images = _files(folder / "image", PNG)
     truth = _files(masks, PNG) if masks.is_dir() else {}
-    return _pair(images, truth, _dems(folder), f"{folder.name}-", background)
+    return _pair(images, truth, _dems(folder / "image"), f"{folder.name}-", background)
 
 
-def hokkaido(root: Path, split: str, seed: int = 0) -> tuple[PatchRef, ...] | None:
+def hokkaido(root: Path, split: str, _: int | None = None) -> tuple[PatchRef, ...] | None:
     """`train|validation|valid|val|test`, or another folder, each with `image|images|img`, and perhaps masks and `dem`.
 
-    PNG or TIFF; ids are stems, numbers count them in natural order from 1.
+    Or a folder that holds pictures openly: called `image|images|img`, its masks and DEMs lie beside it; called anything
+    else, in it. PNG or TIFF; ids are stems, numbers count them in natural order from 1.
 
     Raises:
         DataError: a foreign file, a file without its image, or two folders or files for the same.
     """
     folder = split_folder(root, "hokkaido", split) or root / split
-    images = only_folder(folder, IMAGES) if folder.is_dir() else None
-    if images is None or not holds_pictures(images):
+    images = picture_folder(folder) if folder.is_dir() else None
+    if images is None:
         return None
-    masks = only_folder(folder, MASKS)
-    refs = _pair(_files(images, SUFFIXES), _files(masks, SUFFIXES) if masks else {}, _dems(folder))
+    masks = only_folder(around(images), MASKS)
+    inside = (*MASKS, DEM_FOLDER) if around(images) == images else ()
+    refs = _pair(_files(images, SUFFIXES, inside), _files(masks, SUFFIXES) if masks else {}, _dems(images))
     return _numbered(refs, images)
+
+
+def picture_folder(folder: Path) -> Path | None:
+    """The folder of a split's pictures: one called `image`, `images` or `img`, or itself; None where neither holds any."""
+    images = only_folder(folder, IMAGES)
+    if images is None:
+        return folder if _lie_openly(folder) else None
+    return images if holds_pictures(images) else None
+
+
+def _lie_openly(folder: Path) -> bool:
+    """Does a folder hold pictures itself? One with other folders holds something else, and a picture by the way."""
+    others = [path for path in folder.iterdir() if path.is_dir() and not tolerated(path)]
+    return holds_pictures(folder) and all(path.name in (*MASKS, DEM_FOLDER) for path in others)
 
 
 def picture_layout(root: Path) -> str | None:
@@ -122,27 +189,16 @@ def save_splits(root: Path, *, shares: Sequence[int] = SHARES, seed: int = 0) ->
     return write_splits(folder, ordered), ordered
 
 
-def _chosen(folder: Path, every: Sequence[PatchRef], seed: int) -> Mapping[str, Sequence[str]]:
-    """The ids of each split: those of the lists that lie there, else drawn."""
-    shipped = read_splits(folder, [ref.id for ref in every])
-    drawn = draw_splits(by_class(every), seed=seed) if shipped is None or seed else {}
-    if shipped is None:
-        return drawn
-    if seed and any(set(shipped[name]) != set(ids) for name, ids in drawn.items()):
-        raise RecipeError(f"split_seed = {seed} draws other splits than {folder / 'splits'} lists: leave it out")
-    return shipped
-
-
 def by_class(patches: Sequence[PatchRef]) -> list[list[str]]:
     """The ids of patches with landslides, and of those without."""
     return [[ref.id for ref in patches if ref.background is background] for background in (False, True)]
 
 
-def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """The files of a folder by their stems."""
+def _files(folder: Path, suffixes: Sequence[str], folders: Sequence[str] = ()) -> dict[str, Path]:
+    """The files of a folder by their stems; `folders` may lie among them."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if tolerated(path):
+        if tolerated(path) or path.name in folders:
             continue
         if path.suffix.lower() not in suffixes or not path.is_file():
             raise DataError(f"{path} is no {' or '.join(suffixes)}: move it away, so that nothing is skipped silently")
@@ -152,8 +208,8 @@ def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _dems(folder: Path) -> dict[str, Path]:
-    dems = folder / DEM_FOLDER
+def _dems(images: Path) -> dict[str, Path]:
+    dems = around(images) / DEM_FOLDER
     return _files(dems, SUFFIXES) if dems.is_dir() else {}
 
 

@@ -1,12 +1,15 @@
 """One label for a whole patch: from its mask, or, where only points are known, from a `labels.csv`."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from l4s.data.pictures import IMAGES, is_picture
 from l4s.data.readers import FOLDERS, IMAGE_FOLDERS, PatchRef
 from l4s.errors import DataError
 
@@ -14,6 +17,7 @@ IGNORED = 255
 READ_WHOLE = ("classify", "score")  # tasks that read one label a patch, or none
 LABELS = "labels.csv"
 HEADER = ("id", "label", "x", "y")
+K = TypeVar("K")
 
 
 def patch_label(mask: np.ndarray, positive_share: float) -> np.ndarray:
@@ -45,6 +49,20 @@ def read_labels(path: Path) -> dict[int, int]:
     Raises:
         DataError: it is no such table, a label is neither 0 nor 1, or an id is no integer or given twice.
     """
+    return _read(path, lambda text: int(text) if text.isascii() and text.isdigit() else None, "number")
+
+
+def read_picture_labels(path: Path) -> dict[str, int]:
+    """The same of pictures, whose ids are words: the names of their files without `.png`.
+
+    Raises:
+        DataError: it is no such table, a label is neither 0 nor 1, or an id is empty or given twice.
+    """
+    return _read(path, lambda text: text or None, "id")
+
+
+def _read(path: Path, key: Callable[[str], K | None], what: str) -> dict[K, int]:
+    """Labels by what `key` makes of the first word of each line, None where it is no id."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.reader(file))
@@ -52,14 +70,16 @@ def read_labels(path: Path) -> dict[int, int]:
         raise DataError(f"{path} cannot be read as a table ({error}): its first line is {','.join(HEADER)}") from error
     if not lines or tuple(lines[0]) not in (HEADER, HEADER[:2]):
         raise DataError(f"{path} begins with {','.join(lines[0]) if lines else 'nothing'}, not with {','.join(HEADER)}")
-    found: dict[int, int] = {}
+    found: dict[K, int] = {}
     for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(lines[0]) or not (line[0].isascii() and line[0].isdigit()) or line[1] not in ("0", "1"):
+        patch = key(line[0]) if len(line) == len(lines[0]) else None
+        if patch is None or line[1] not in ("0", "1"):
             raise DataError(
-                f"{path}, line {number}: {','.join(line)!r} is not the number of a patch and a label, 0 or 1"
+                f"{path}, line {number}: {','.join(line)!r} is not the {what} of a patch and a label, 0 or 1"
             )
-        if found.setdefault(int(line[0]), int(line[1])) != int(line[1]) or len(found) < number - 1:
+        if patch in found:
             raise DataError(f"{path}, line {number}: patch {line[0]} has a label already: keep one of the lines")
+        found[patch] = int(line[1])
     return found
 
 
@@ -70,21 +90,45 @@ def write_labels(path: Path, rows: Sequence[tuple[str, int, float, float]]) -> N
 
 
 def labels_beside(patches: Sequence[PatchRef]) -> dict[int, int]:
-    """The patch labels of patches without masks, by integer id; none where patches have masks, or no file labels them.
+    """The patch labels of patches without masks, by number; none where patches have masks, or no file labels them.
 
     `labels.csv` lies beside the folder of images, or above that, beside `TrainData` and `TestData`, as `l4s data chip`
-    writes it for points.
+    writes it for points. Its lines name patches by integer ids, and pictures by their ids, which have no integer in them.
+    A patch without a line is not labelled.
+
+    Args:
+        patches: all that lie in a folder.
 
     Raises:
-        DataError: some patches have masks and others patch labels, or the file is broken.
+        DataError: some patches have masks and others patch labels, the file is broken, or a line names no picture.
     """
-    path = next((place / LABELS for place in _near(patches[0].image.parent) if (place / LABELS).is_file()), None)
+    pictures = is_picture(patches[0].image)
+    places = _near(patches[0].image.parent, IMAGES if pictures else IMAGE_FOLDERS)
+    path = next((place / LABELS for place in places if (place / LABELS).is_file()), None)
     if path is None or all(patch.mask for patch in patches):
         return {}
     if masked := next((patch for patch in patches if patch.mask), None):
         raise DataError(f"{path} labels whole patches, but {masked.mask} labels pixels: keep the masks, or the table")
+    if pictures:
+        named = read_picture_labels(path)
+        if path.parent == places[0]:  # one further above is of several folders
+            _refuse_strange(path, named, patches)
+        return {patch.number: named[patch.id] for patch in patches if patch.id in named}
     labels = read_labels(path)
     return {patch.number: labels[patch.number] for patch in patches if patch.number in labels}
+
+
+def _refuse_strange(path: Path, labels: Mapping[str, int], patches: Sequence[PatchRef]) -> None:
+    """An id that is written in another way would leave its picture unlabelled without a word."""
+    ids = [patch.id for patch in patches]
+    if strange := [name for name in labels if name not in set(ids)]:
+        more = f" and {len(strange) - 1} more" if strange[1:] else ""
+        near = get_close_matches(strange[0], ids, n=1)
+        raise DataError(
+            f"{path} labels {strange[0]!r}{more}, but {patches[0].image.parent} holds no picture of that name"
+            + (f", did you mean {near[0]!r}?" if near else "")
+            + f"; write the names of files without {patches[0].image.suffix}, or take the line out"
+        )
 
 
 def with_labels(patches: Sequence[PatchRef]) -> tuple[PatchRef, ...]:
@@ -93,9 +137,9 @@ def with_labels(patches: Sequence[PatchRef]) -> tuple[PatchRef, ...]:
     return tuple(replace(patch, label=labels[patch.number]) if patch.number in labels else patch for patch in patches)
 
 
-def _near(images: Path) -> Sequence[Path]:
-    """Where a table of labels for a folder of images may lie."""
-    if images.name not in IMAGE_FOLDERS:
+def _near(images: Path, names: Sequence[str]) -> Sequence[Path]:
+    """Where a table of labels for a folder of images, which has one of these names, may lie."""
+    if images.name not in names:
         return ()
     splits = {name for names in FOLDERS["official"].values() for name in names}
     return (images.parent, images.parent.parent) if images.parent.name in splits else (images.parent,)

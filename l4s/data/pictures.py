@@ -22,6 +22,7 @@ from l4s.data.patch import PatchRef
 from l4s.errors import DataError
 
 SUFFIXES = (".png", ".tif", ".tiff")
+IMAGES = ("image", "images", "img")  # names that a folder of pictures has where masks and DEMs lie beside it
 DEM_FOLDER = "dem"
 CHANNELS = 3  # of a picture; what bands.file names behind them is the DEM
 OFF = 2  # pixels that a mask or a DEM may differ from its picture in height or width
@@ -60,11 +61,12 @@ def picture_shape(path: Path) -> tuple[int, int]:
     Raises:
         DataError: the file is broken, or larger than a patch can be.
     """
-    with _opened(path) as image:
-        if image is None:
+    with _broken_files_named(path):
+        if _needs_gdal(path):
             shape: tuple[int, int] = _gdal(path).picture_shape(path)
             return shape
-        return image.height, image.width
+        with _pillow(path) as image:
+            return image.height, image.width
 
 
 def picture_bands(ref: PatchRef, bands: Bands) -> np.ndarray:
@@ -85,8 +87,25 @@ def picture_bands(ref: PatchRef, bands: Bands) -> np.ndarray:
         return colours
     if ref.dem is None:
         raise DataError(_no_dem(ref, bands))
-    dem = _to_size(read_dem(ref.dem), ref.dem, ref.image, colours.shape[1:], resize)
-    return np.concatenate([colours, dem[None]])
+    return np.concatenate([colours, dem_of_picture(ref.dem, ref.image)[None]])
+
+
+def dem_of_picture(path: Path, image: Path) -> np.ndarray:
+    """Heights as `read_dem` gives them, at the size of their picture: resized, bilinear, where they are at most `OFF` pixels off.
+
+    Raises:
+        DataError: a file is broken, or the DEM is of another size.
+    """
+    return _to_size(read_dem(path), path, image, picture_shape(image), resize)
+
+
+def around(images: Path) -> Path:
+    """Where the folders of masks and DEMs of a folder of pictures lie: beside it, or in it where it is not called `image`.
+
+    Beside a folder of any other name, `mask` may be somebody else's.
+    """
+    here = images if images.name else images.resolve()  # `.` has no name
+    return here.parent if here.name in IMAGES else images
 
 
 def reads_dem(bands: Bands) -> bool:
@@ -97,7 +116,7 @@ def reads_dem(bands: Bands) -> bool:
 def _no_dem(ref: PatchRef, bands: Bands) -> str:
     band = bands.file[-1]
     group = next((name for name, members in bands.groups.items() if band in members), band)
-    folder = ref.image.parent.parent / DEM_FOLDER
+    folder = around(ref.image.parent) / DEM_FOLDER
     looked = ", ".join(f"{ref.image.stem}{suffix}" for suffix in SUFFIXES)
     found = "there is no such file" if folder.is_dir() else "there is no such folder"
     pictures = '", "'.join(bands.file[:CHANNELS])
@@ -108,9 +127,10 @@ def _no_dem(ref: PatchRef, bands: Bands) -> str:
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """A picture as (3, H, W) float32, its channels in file order, values as stored, NaN where a GeoTIFF has no data.
+    """A picture as (3, H, W) float32, its channels in file order, values as stored.
 
-    Palettes are looked up, alpha is left out, grey is repeated.
+    NaN where a GeoTIFF has no data, which is where all channels say so: one alone may have that value by chance, as the red
+    of dark ground is 0. Palettes are looked up, alpha is left out, grey is repeated.
 
     Raises:
         DataError: the file is broken, or has other channels.
@@ -136,12 +156,12 @@ def read_dem(path: Path) -> np.ndarray:
     return _floats(values, nodata)
 
 
-def mask_of_picture(path: Path, image: Path, plain: bool) -> np.ndarray:
+def mask_of_picture(path: Path, image: Path, guess: bool) -> np.ndarray:
     """A mask as stored, (H, W), at the size of its picture: one that is at most `OFF` pixels off is resized, nearest.
 
     Args:
-        plain: whether the domain says nothing of mask values: then a mask that holds 255 holds 0 beside it and nothing
-            else, and 255 becomes 1 (methods F3: 0/255, some copies 0/1).
+        guess: whether nobody says what values of masks mean: then a mask that holds 255 holds 0 beside it and nothing else,
+            and 255 becomes 1 (methods F3: 0/255, some copies 0/1).
 
     Raises:
         DataError: the file is broken, coloured or of another size, or its values contradict each other.
@@ -152,12 +172,12 @@ def mask_of_picture(path: Path, image: Path, plain: bool) -> np.ndarray:
             raise DataError(f"{path} is coloured: store a mask in grey, 0 and 1 or 0 and 255")
         values = values[..., 0]
     found = set(np.unique(values).tolist())
-    if plain and 255 in found:
+    if guess and 255 in found:
         if not found <= {0, 255}:
             told = ", ".join(f"{value:g}" for value in sorted(found)[:8])
             raise DataError(
-                f"{path} holds {told}: beside 255 a mask holds 0 alone. Store 0 and 1 or 0 and 255, or ignored pixels "
-                "as another value that `ignore` names"
+                f"{path} holds {told}: beside 255 a mask holds 0 alone, and 255 is landslide. Store 0 and 1 or 0 and 255, or "
+                "say what the values mean: positive = [1] and ignore = [255] in the domain, where 255 is not labelled"
             )
         values = (values == 255).astype(np.uint8)
     return _to_size(values, path, image, picture_shape(image), nearest)
@@ -199,46 +219,57 @@ def _as_mask(image: Image.Image) -> Image.Image:
 
 
 def _floats(values: np.ndarray, nodata: float | None) -> np.ndarray:
-    """Values as float32, NaN for missing ones."""
+    """(H, W) or (H, W, C) as float32, NaN where a pixel is missing in all channels."""
     with np.errstate(over="ignore", invalid="ignore"):  # what is infinite in float32 is refused by whoever reads bands
         plain = np.asarray(values, np.float32)
-        return plain if nodata is None else np.where(plain == np.float32(nodata), np.float32(np.nan), plain)
+        if nodata is None:
+            return plain
+        missing = plain == np.float32(nodata)
+    return np.where(missing if missing.ndim == 2 else missing.all(-1, keepdims=True), np.float32(np.nan), plain)
 
 
 def _read(path: Path, convert: Convert) -> tuple[np.ndarray, float | None]:
     """The pixels of a file, (H, W) or (H, W, C), and what stands for missing ones, None where nothing does."""
-    with _opened(path) as image:
-        if image is None:
+    with _broken_files_named(path):
+        if _needs_gdal(path):
             values, nodata = _gdal(path).read_picture(path, MOST)
             return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1), nodata
-        nodata = _nodata(path, image)
-        return np.asarray(convert(image)), nodata
+        with _pillow(path) as image:
+            nodata = _nodata(path, image)
+            return np.asarray(convert(image)), nodata
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image | None]:
-    """A file open in Pillow; None for a TIFF, or a PNG of 16 bits a colour, that Pillow cannot hold without loss."""
+def _broken_files_named(path: Path) -> Iterator[None]:
+    """What libraries raise on broken bytes becomes a DataError that names the file."""
     try:
-        try:
-            image = Image.open(path, formats=("PNG", "TIFF"))
-        except UnidentifiedImageError:
-            if path.suffix.lower() == ".png":
-                raise
-            image = None
-        if image is None:
-            yield None
-            return
-        with image:
-            if image.width * image.height > MOST:
-                raise DataError(
-                    f"{path} is {image.width} x {image.height} pixels, where a patch has at most {MOST}: cut it, or map "
-                    "it as a scene"
-                )
-            yield None if _loses(path, image) else image
+        yield
     except DataError:
         raise
     except BROKEN as error:
         raise DataError(f"{path} cannot be read ({error}): download or unpack it again") from error
+
+
+def _pillow(path: Path) -> Image.Image:
+    """A file open in Pillow, which reads the pixels when they are asked for."""
+    return Image.open(path, formats=("PNG", "TIFF"))
+
+
+def _needs_gdal(path: Path) -> bool:
+    """Is it a TIFF that Pillow does not know, or a TIFF or PNG that it cannot hold without loss?"""
+    try:
+        image = _pillow(path)
+    except UnidentifiedImageError:
+        if path.suffix.lower() == ".png":
+            raise
+        return True
+    with image:
+        if image.width * image.height > MOST:
+            raise DataError(
+                f"{path} is {image.width} x {image.height} pixels, where a patch has at most {MOST}: cut it, or map it as a "
+                "scene"
+            )
+        return _loses(path, image)
 
 
 def _loses(path: Path, image: Image.Image) -> bool:

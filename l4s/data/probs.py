@@ -6,7 +6,6 @@ where the values come from. Equal content makes equal bytes: no times, no variab
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import h5py
 import numpy as np
 
 from l4s.errors import DataError
+from l4s.rundir import replace_durably
 
 Kind = Literal["probability", "score"]
 Extra = Mapping[str, str | float | int]
@@ -208,7 +208,7 @@ def write_probs(
             writer = ProbWriter(path, file, tuple(ids), shapes)
             yield writer
             writer.refuse_unfinished()
-        _replace_durably(part, path)
+        replace_durably(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -243,21 +243,6 @@ def _planned_shapes(
     if len(flat) not in (1, 3) or flat[0] != count:
         raise DataError(f"{path}: shape {flat} does not fit {count} ids; give ({count}, H, W) or ({count},)")
     return (flat[1:],) * count, False
-
-
-def _replace_durably(part: Path, path: Path) -> None:
-    # The content must be on the disk before the name is, and the name before anybody writes done.json.
-    _sync(part)
-    os.replace(part, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

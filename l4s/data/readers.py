@@ -23,40 +23,41 @@ from l4s.data.patch import SPLITS as SPLITS
 from l4s.data.patch import PatchRef as PatchRef
 from l4s.data.patch import only_folder, split_folder
 from l4s.data.patch import tolerated as tolerated
-from l4s.data.pictures import is_picture, mask_of_picture, picture_bands, picture_shape
+from l4s.data.pictures import IMAGES, SUFFIXES, is_picture, mask_of_picture, picture_bands, picture_shape
 from l4s.errors import DataError, RecipeError
 
 IMAGE_FOLDERS = ("img", "images")
 MASK_FOLDERS = ("mask", "masks", "annotations")
 NAME = re.compile(r"(image|mask)_([0-9]+)\.h5")
+LANDSLIDE, UNLABELLED = (1,), (255,)  # values of masks where nobody names them
 LARGEST = 2**30  # bytes of one array; 14 float64 bands of 2,048 x 2,048 pixels take less than half of it
 
 
-def _official(root: Path, split: str, _: int) -> tuple[PatchRef, ...] | None:
+def _official(root: Path, split: str, _: int | None) -> tuple[PatchRef, ...] | None:
     """`TrainData|ValidData|TestData/{img,mask}`: the original release and the complete one on Zenodo."""
     folder = split_folder(root, "official", split)
     return _apart(folder / "img", folder / "mask") if folder else None
 
 
-def _huggingface(root: Path, split: str, _: int) -> tuple[PatchRef, ...] | None:
+def _huggingface(root: Path, split: str, _: int | None) -> tuple[PatchRef, ...] | None:
     """`images/{train,validation,test}` and `annotations/{train,validation,test}`."""
     images = split_folder(root / "images", "huggingface", split)
     return _apart(images, root / "annotations" / images.name) if images else None
 
 
-def _split_folders(root: Path, split: str, _: int) -> tuple[PatchRef, ...] | None:
+def _split_folders(root: Path, split: str, _: int | None) -> tuple[PatchRef, ...] | None:
     """`train|validation|valid|val|test`, each with `img|images` and perhaps `mask|masks|annotations`."""
     folder = split_folder(root, "split-folders", split)
     return _beside(folder) if folder else None
 
 
-def _flat(root: Path, split: str, _: int) -> tuple[PatchRef, ...] | None:
+def _flat(root: Path, split: str, _: int | None) -> tuple[PatchRef, ...] | None:
     """The folder `root/split`; `root` itself where `split` is the mere name of a split."""
     folder = root / split
     return _folder(root if split in SPLITS and not folder.is_dir() else folder)
 
 
-READERS: dict[str, Callable[[Path, str, int], tuple[PatchRef, ...] | None]] = {
+READERS: dict[str, Callable[[Path, str, int | None], tuple[PatchRef, ...] | None]] = {
     "official": _official,
     "huggingface": _huggingface,
     "split-folders": _split_folders,
@@ -66,20 +67,27 @@ READERS: dict[str, Callable[[Path, str, int], tuple[PatchRef, ...] | None]] = {
 }
 """Layout -> function (root, split, seed) that returns the patches, or None where the layout does not match.
 
-The seed is that of splits which are drawn because the release has none.
+The seed is that of splits which are drawn because the release has none; None where nobody asked for one.
 """
 
 
 def find_patches(
-    root: Path, split: str, *, layout: str = "auto", regions: Mapping[str, tuple[int, int]] = {}, seed: int = 0
+    root: Path,
+    split: str,
+    *,
+    layout: str = "auto",
+    regions: Mapping[str, tuple[int, int]] = {},
+    seed: int | None = None,
 ) -> tuple[PatchRef, ...]:
     """Find the patches of one split, in order of their integer ids; a patch without a mask file has mask None.
 
     `split` is `train`, `validation` or `test`, another name of these (`ValidData`, `val`), or a folder relative to
-    `root` (`.` is `root` itself) that holds the patches or has them in `img/`, with masks beside them or in `mask/`.
+    `root` (`.` is `root` itself) that holds the patches or has them in `img/`, with masks beside them or in `mask/`; pictures
+    may lie like that, too.
     With `layout="auto"` a named split never means `root` itself, so two splits cannot be the same files unnoticed.
     One extra folder around everything is tolerated where it is the only match. `regions` maps a name to the inclusive
-    range of ids that lie there. `seed` draws the splits of a release that has none (Bijie), where `.` is all of it.
+    range of ids that lie there. `seed` draws the splits of a release that has none (Bijie), where `.` is all of it; with
+    None they are those of lists that lie there, else those of seed 0.
 
     Raises DataError where nothing or more than one layout matches, for a foreign file, an id seen twice, a mask without
     an image, overlapping regions or an id outside all of them; RecipeError for an unknown layout or an absolute split.
@@ -126,7 +134,7 @@ def in_square(values: np.ndarray, ref: PatchRef) -> np.ndarray:
     return values[..., row * side : (row + 1) * side, column * side : (column + 1) * side]
 
 
-def _search(root: Path, split: str, layout: str, seed: int) -> tuple[PatchRef, ...] | None:
+def _search(root: Path, split: str, layout: str, seed: int | None) -> tuple[PatchRef, ...] | None:
     if layout != "auto":
         return READERS[layout](root, split, seed)
     # A folder that is spelt out wins; `train`, `validation` and `test` first mean the split, whatever its folder.
@@ -139,7 +147,7 @@ def _search(root: Path, split: str, layout: str, seed: int) -> tuple[PatchRef, .
     return next(iter(matches.values())) if matches else _folder(root / split)
 
 
-def _search_below(root: Path, split: str, layout: str, seed: int) -> tuple[PatchRef, ...] | None:
+def _search_below(root: Path, split: str, layout: str, seed: int | None) -> tuple[PatchRef, ...] | None:
     # Where `root` itself is meant, a folder below it is something else.
     if layout == "flat" or Path(split) == Path("."):
         return None
@@ -237,6 +245,8 @@ def _nothing_found(root: Path, split: str, layout: str) -> str:
     places = [pattern[name].format(folder) for name, folders in names.items() for folder in folders]
     if layout in ("auto", "flat"):
         places += [f"{split}/image_N.h5", f"{split}/img|images"]
+    if layout in ("auto", "hokkaido"):
+        places += [f"{split}/{'|'.join(IMAGES)}", f"{split}/*{'|'.join(SUFFIXES)}"]
     if layout in ("auto", "bijie") and split in SPLITS:
         places.append("landslide/image")
     looked = ", ".join(dict.fromkeys(places)) or f"train, validation and test, the splits that layout {layout!r} has"
@@ -244,7 +254,7 @@ def _nothing_found(root: Path, split: str, layout: str) -> str:
     there = ", ".join(entries[:12]) + (f" and {len(entries) - 12} more" if entries[12:] else "")
     return (
         f"no patches of split {split!r} (layout {layout!r}) in {root}: looked for {looked}; there is "
-        f"{there or 'nothing'}. Set `split` to the folder below {root.name} that holds image_N.h5 or img/ "
+        f"{there or 'nothing'}. Set `split` to the folder below {root.name} that holds image_N.h5, pictures, img/ or image/ "
         f"('.' is {root.name} itself), or change `layout` or `root` (--data)"
     )
 
@@ -336,13 +346,17 @@ def _stored(path: Path, bands: Bands) -> np.ndarray:
     return np.moveaxis(values, -1, 0) if last else values
 
 
-def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[int] = (255,)) -> np.ndarray:
+def read_mask(ref: PatchRef, positive: Sequence[int] | None = None, ignore: Sequence[int] | None = None) -> np.ndarray:
     """Read the mask of a patch: (H, W) uint8, 1 for values in `positive`, 255 for those in `ignore`, 0 for 0.
 
-    The file holds (H, W), (H, W, 1) or (1, H, W) under `mask`.
+    Where one of them is given, the other is (1,) or (255,), and every value means what they say. Where neither is, they are
+    (1,) and (255,), but a picture of 0 and 255 alone is one of background and landslide (methods F3).
+    An HDF5 file holds (H, W), (H, W, 1) or (1, H, W) under `mask`.
     Raises DataError, naming the file, for a missing or broken file, another shape, or a value that is none of these;
     RecipeError where a value would mean two things.
     """
+    guess = positive is None and ignore is None
+    positive, ignore = LANDSLIDE if positive is None else positive, UNLABELLED if ignore is None else ignore
     if twice := sorted({*positive} & {*ignore} | {0} & {*positive, *ignore}):
         why = "0 is the background" if twice[0] == 0 else "it is in both"
         raise RecipeError(f"mask value {twice[0]} has two meanings ({why}): take it out of `positive` or `ignore`")
@@ -350,8 +364,7 @@ def read_mask(ref: PatchRef, positive: Sequence[int] = (1,), ignore: Sequence[in
         return in_square(np.zeros(picture_shape(ref.image), np.uint8), ref)
     if ref.mask is None:
         raise DataError(f"patch {ref.id} has no mask beside {ref.image}: use it as an unlabelled target")
-    plain = (tuple(positive), tuple(ignore)) == ((1,), (255,))
-    values = mask_of_picture(ref.mask, ref.image, plain) if is_picture(ref.mask) else read_plane(ref.mask)
+    values = mask_of_picture(ref.mask, ref.image, guess) if is_picture(ref.mask) else read_plane(ref.mask)
     strange = np.setdiff1d(values, [0, *positive, *ignore])
     if strange.size:
         some = ", ".join(f"{value:g}" for value in strange[:8].astype(float))

@@ -2,13 +2,28 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from l4s.data.readers import IMAGE_FOLDERS, MASK_FOLDERS, NAME, SPLITS, tolerated
+from l4s.data.folders import (
+    DRAWN_SEED,
+    bijie_folder,
+    bijie_patches,
+    bijie_splits,
+    hokkaido,
+    holds_pictures,
+    picture_folder,
+)
+from l4s.data.pictures import IMAGES
+from l4s.data.readers import IMAGE_FOLDERS, MASK_FOLDERS, NAME, SPLITS, PatchRef, tolerated
+from l4s.data.splits import FOLDER as LISTS
+from l4s.data.splits import SHARES, read_splits
+from l4s.errors import DataError
 
 NUMBER = re.compile(r"[0-9]+")
+Found = tuple[str, str, Path | None, str]
+"""What is wrong with a name or a place: kind, where, path (None: the whole split), detail."""
 
 
 @dataclass
@@ -16,31 +31,51 @@ class Split:
     """The patches of one folder, images and masks by integer id.
 
     `where` is the folder relative to the data folder, without the `img`, `mask` or `images` of its layout; `named` is
-    `train`, `validation` or `test` where the folder has one of the names of these, else "".
+    `train`, `validation` or `test` where the folder has one of the names of these, else "". `pictures` are the patches
+    where they are pictures, and empty for HDF5; the ids of pictures count them, and `where` may be a split that is drawn.
     """
 
     where: str
     images: dict[int, Path] = field(default_factory=dict)
     masks: dict[int, Path] = field(default_factory=dict)
+    pictures: tuple[PatchRef, ...] = ()
 
     @property
     def named(self) -> str:
         return SPLITS.get(Path(self.where).name, "")
 
+    @property
+    def dems(self) -> dict[int, Path]:
+        """The files of heights beside pictures."""
+        return {ref.number: ref.dem for ref in self.pictures if ref.dem}
+
+    @property
+    def background(self) -> set[int]:
+        """Pictures that need no mask: no landslide is in them."""
+        return {ref.number for ref in self.pictures if ref.background}
+
+
+Pictures = tuple[list[Split], list[Found]]  # of one folder
+
 
 @dataclass(frozen=True)
 class Scan:
-    """All splits by `where`, and what is wrong with names and places: (kind, where, path, detail)."""
+    """All splits by `where`, and what is wrong with names and places."""
 
     splits: dict[str, Split]
-    faults: tuple[tuple[str, str, Path, str], ...]
+    faults: tuple[Found, ...]
 
 
 def scan(root: Path) -> Scan:
     """Sort all files below `root`, whatever their layout; every layout of `l4s.data.readers` is understood."""
     splits: dict[str, Split] = {}
-    faults: list[tuple[str, str, Path, str]] = []
-    for folder in _folders(root):
+    faults: list[Found] = []
+    pictures = _picture_folders(root)
+    for folder, reads in pictures.items():
+        found, told = _read(folder, str(folder.relative_to(root)), reads)
+        splits |= {split.where: split for split in found}
+        faults += told
+    for folder in _folders(root, pictures):
         where = _split_of(folder.relative_to(root))
         entries = [path for path in sorted(folder.iterdir()) if not tolerated(path)]
         patches = [path for path in entries if NAME.fullmatch(path.name) and path.is_file()]
@@ -55,18 +90,70 @@ def scan(root: Path) -> Scan:
     return Scan(splits, (*faults, *_ambiguous(root, splits)))
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    """`root` and every folder below it, in order; links to folders are followed once."""
+def _picture_folders(root: Path) -> dict[Path, Callable[[Path, str], Pictures]]:
+    """The folders at or below `root` that hold pictures, none of them in another, and how each is read."""
+    found: dict[Path, Callable[[Path, str], Pictures]] = {}
+    for folder in _folders(root, found):
+        if bijie_folder(folder) == folder:
+            found[folder] = _bijie
+        elif _holds_pictures(folder, root):
+            found[folder] = _hokkaido
+    return found
+
+
+def _read(folder: Path, where: str, reads: Callable[[Path, str], Pictures]) -> Pictures:
+    try:
+        return reads(folder, where)
+    except DataError as error:  # names and places that do not go together: nothing can be said of the files
+        return [], [("refused by the reader", where, None, str(error))]
+
+
+def _bijie(folder: Path, where: str) -> Pictures:
+    """Train, validation and test of a folder of classes, listed or drawn, as far as any picture is in them."""
+    every = bijie_patches(folder)
+    splits = bijie_splits(folder, every)
+    found: list[Found] = []
+    if read_splits(folder, [ref.id for ref in every]) is None:
+        shares = "/".join(map(str, SHARES))
+        found.append(("drawn split", where, None, f"no lists lie in {LISTS}/: {shares} by class, seed {DRAWN_SEED}"))
+    if left := len(every) - sum(map(len, splits.values())):
+        found.append(("in no list", where, None, f"{left} of {len(every)} pictures"))
+    return [_pictures(str(Path(where, name)), refs) for name, refs in splits.items() if refs], found
+
+
+def _hokkaido(folder: Path, where: str) -> Pictures:
+    """A folder of pictures, with masks and DEMs, is one split."""
+    return [_pictures(where, hokkaido(folder, ".") or ())], []
+
+
+def _pictures(where: str, refs: tuple[PatchRef, ...]) -> Split:
+    masks = {ref.number: ref.mask for ref in refs if ref.mask}
+    return Split(where, {ref.number: ref.image for ref in refs}, masks, refs)
+
+
+def _holds_pictures(folder: Path, root: Path) -> bool:
+    """Is it a split of pictures? Those that lie openly are meant where they are the data folder, or its train."""
+    there = [folder / name for name in IMAGES if (folder / name).is_dir()]
+    if there:
+        return any(map(holds_pictures, there))
+    named = folder == root or (folder.parent == root and folder.name in SPLITS)
+    return named and picture_folder(folder) is not None
+
+
+def _folders(root: Path, taken: Container[Path]) -> Iterator[Path]:
+    """`root` and every folder below it but those taken, in order; links to folders are followed once."""
     seen: set[str] = set()
     for name, folders, _files in os.walk(root, followlinks=True):
         folder = Path(name)
         folders[:] = sorted(each for each in folders if not tolerated(folder / each))
         real = os.path.realpath(name)
-        if real in seen:
+        if real in seen or folder in taken:
             folders.clear()
             continue
         seen.add(real)
         yield folder
+        if folder in taken:  # only now: the caller has looked at it
+            folders.clear()
 
 
 def _split_of(folder: Path) -> str:
@@ -78,7 +165,7 @@ def _split_of(folder: Path) -> str:
     return "/".join(parts) or "."
 
 
-def _sort(split: Split, path: Path) -> Iterator[tuple[str, str, Path, str]]:
+def _sort(split: Split, path: Path) -> Iterator[Found]:
     match = NAME.fullmatch(path.name)
     assert match is not None
     kind, number = match[1], int(match[2])
@@ -96,7 +183,7 @@ def _advice(path: Path) -> str:
     return ""
 
 
-def _ambiguous(root: Path, splits: dict[str, Split]) -> Iterator[tuple[str, str, Path, str]]:
+def _ambiguous(root: Path, splits: dict[str, Split]) -> Iterator[Found]:
     """Two folders side by side that both mean `train`, or another split."""
     known: dict[tuple[Path, str], str] = {}
     for where, split in splits.items():

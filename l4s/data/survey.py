@@ -9,6 +9,7 @@ import numpy as np
 from l4s import log
 from l4s.data.bands import L4S_BANDS, Bands
 from l4s.data.domain import Domain
+from l4s.data.folders import bijie_folder, bijie_patches, bijie_splits
 from l4s.data.pictures import is_picture
 from l4s.data.readers import READERS, PatchRef, find_patches, read_array, read_image
 from l4s.data.stats import patch_moments, subdomain_stats
@@ -66,7 +67,7 @@ def survey(root: Path, splits: Sequence[str] = (), bands: Bands | None = None, l
 
 
 def splits_in(root: Path) -> tuple[str, ...]:
-    """Which of train, validation and test a data folder holds, in any layout; `.` where it holds none."""
+    """Which of train, validation and test a data folder holds patches of, in any layout; `.` where it holds none."""
     found = [split for split in SPLITS if any(_holds(root, split, layout) for layout in READERS)]
     return tuple(found) or (".",)
 
@@ -123,5 +124,8 @@ def _survey(name: str, patches: Sequence[PatchRef], bands: Bands) -> Survey:
 
 
 def _holds(root: Path, split: str, layout: str) -> bool:
+    if layout == "bijie":  # which has every split, and perhaps nothing in one of them
+        folder = bijie_folder(root)
+        return folder is not None and bool(bijie_splits(folder, bijie_patches(folder))[split])
     # the flat layout takes any folder for its split: only one of the split's own name counts here
-    return (layout != "flat" or (root / split).is_dir()) and READERS[layout](root, split, 0) is not None
+    return (layout != "flat" or (root / split).is_dir()) and READERS[layout](root, split, None) is not None

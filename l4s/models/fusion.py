@@ -40,7 +40,7 @@ def fusion(
         size: not read; images of any size are accepted.
         encoder: "residual" (two convolutions and a shortcut), "plain" (two convolutions, U-Net) or "vgg16_bn", for all
             groups or by group: `{ rgb = "vgg16_bn", dem = "residual" }`. The decoder is plain where all encoders are.
-        groups: the band groups to use; all of the recipe's where left out.
+        groups: the band groups to use; all of the recipe's where left out. Their order changes nothing.
         width: channels of the first of five levels; each level below has twice as many. VGG's features are brought to
             these widths by 1 x 1 convolutions.
         fuse: "concat" with a 1 x 1 convolution, or "sum".
@@ -87,13 +87,20 @@ def _groups(bands: Bands, wanted: Sequence[str]) -> dict[str, tuple[str, ...]]:
     if unknown := [group for group in wanted if group not in bands.groups]:
         raise RecipeError(f"model.groups names {unknown[0]!r}{did_you_mean(unknown[0], bands.groups)}")
     chosen = {group: bands.groups[group] for group in wanted or bands.groups}
+    seen = {name for members in chosen.values() for name in members}
+    if not wanted and (idle := [name for name in bands.names if name not in seen]):
+        raise RecipeError(
+            f"band {idle[0]!r} is in none of bands.groups, and no encoder would see it: leave it out of bands.use"
+        )
     for group, members in chosen.items():
         if missing := [name for name in members if name not in bands.names]:
             raise RecipeError(
                 f"band group {group!r} needs {missing[0]!r}, which is not one of bands.use ({', '.join(bands.names)}): "
                 "add it there, or leave the group out of model.groups"
             )
-    return chosen
+    return dict(
+        sorted(chosen.items())
+    )  # the order of a mapping is in no fingerprint, so the network must not depend on it
 
 
 def _encoders(encoder: str | Mapping[str, str], groups: Mapping[str, object]) -> dict[str, str]:

@@ -80,8 +80,8 @@ class DomainBatchNorm(nn.Module):
         factor = 0.0
         if self.training:
             self.num_batches_tracked[domain] += 1
-            seen = float(self.num_batches_tracked[domain])
-            factor = 1 / seen if self.momentum is None else self.momentum
+            # only a plain mean looks at the count: on a GPU each look waits for it
+            factor = 1 / float(self.num_batches_tracked[domain]) if self.momentum is None else self.momentum
         mean, var = self.running_mean[domain], self.running_var[domain]
         return F.batch_norm(image, mean, var, self.weight, self.bias, self.training, factor, self.eps)
 

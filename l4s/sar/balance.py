@@ -7,6 +7,8 @@ import numpy as np
 from l4s import log
 from l4s.errors import DataError, RecipeError
 
+HALF = 0.5
+
 
 def balanced(landslide: Sequence[bool], share: float, seed: int, where: str) -> list[int]:
     """Positions of all chips with landslides, and of as many drawn without as make up the share; in order.

@@ -1,7 +1,8 @@
 """The chip files that Böhm 2022 works on (see `l4s.sar.upstream`), as chips that l4s reads."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from l4s import log
 from l4s.data.labels import LABELS, write_labels
 from l4s.errors import DataError
-from l4s.sar.balance import balanced
-from l4s.sar.layout import POLARISATIONS, SIDES, amplitudes, band_names, middle, write_image, write_mask
+from l4s.sar.balance import HALF, balanced
+from l4s.sar.layout import POLARISATIONS, SIDES, amplitudes, band_names, known, middle, write_image, write_mask
 from l4s.sar.manifest import Converted, identity, write_once
 from l4s.sar.passes import Event, Passes, choose_passes, read_day
 from l4s.sar.upstream import SUFFIX, Source, read_chip
@@ -20,14 +21,34 @@ from l4s.sar.upstream import SUFFIX, Source, read_chip
 LANDSLIDES = "ST::landslides"
 
 
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An upstream chip as it is written.
+
+    `image`: (4 visits, H, W) float32, bands in file order, NaN where nothing was measured. `mask`: (H, W) uint8
+    {0, 1, 255}, 255 where no pass saw a pixel; where landslides are points, {0, 1}, because one says something of a whole
+    chip.
+    """
+
+    source: Source
+    image: np.ndarray
+    passes: Passes
+    mask: np.ndarray
+
+    @property
+    def landslide(self) -> float:
+        """Share of the pixels that are landslide, in [0, 1]."""
+        return float((self.mask == 1).mean())
+
+
 def convert_chips(
-    folder: Path, out: Path, event: Event, *, points: bool = False, positive_share: float | None = None, seed: int = 0
+    folder: Path, out: Path, event: Event, *, points: bool = False, positive_share: float | None = HALF, seed: int = 0
 ) -> Converted:
     """Write the chips of a folder as `out`/img, `out`/mask and `out`/sar.json, numbered from 1 in order of their names.
 
     Args:
-        positive_share: keep all chips with landslides and as many without, drawn by `seed`, as make up this share; None:
-            keep all.
+        positive_share: keep all chips with landslides and as many without, drawn by `seed`, as make up this share (half in
+            Böhm 2022, 2); None: keep all.
         points: `landslides` marks points, not outlines: `out`/labels.csv instead of masks.
 
     Raises:
@@ -47,20 +68,14 @@ def convert_chips(
     files = [folder / f"{name}{suffix}" for name in names for suffix in (".npz", SUFFIX)]
 
     def fill(part: Path) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, int]]:
-        chosen = names if positive_share is None else _balanced(folder, names, positive_share, seed)
-        left = len(names) - len(chosen)
-        return _fill(part, folder, chosen, event, points), {"balance": left} if left else {}
+        # what each chip holds is read once more to choose them
+        every = (read_pair(folder, name, event, points) for name in _tracked(names, "landslides"))
+        some = [True] * len(names) if positive_share is None else [pair.landslide > 0 for pair in every]
+        kept = range(len(names)) if positive_share is None else balanced(some, positive_share, seed, str(folder))
+        left = len(names) - len(kept)
+        return _fill(part, folder, [names[k] for k in kept], event, points), {"balance": left} if left else {}
 
     return write_once(out, about, identity(files, folder), fill)
-
-
-def _balanced(folder: Path, names: Sequence[str], share: float, seed: int) -> list[str]:
-    """The chips to keep; what each holds is read for it once more."""
-    found = [
-        bool(landslide_mask(read_chip(folder, names[k]), str(folder / names[k])).any())
-        for k in log.track(range(len(names)), "landslides", len(names))
-    ]
-    return [names[k] for k in balanced(found, share, seed, str(folder))]
 
 
 def _names(folder: Path) -> list[str]:
@@ -77,30 +92,48 @@ def _names(folder: Path) -> list[str]:
     return sorted(arrays, key=lambda name: (int(name) if name.isascii() and name.isdigit() else math.inf, name))
 
 
+def _tracked(names: Sequence[str], text: str) -> Iterator[str]:
+    return (names[k] for k in log.track(range(len(names)), text, len(names)))
+
+
 def _fill(part: Path, folder: Path, names: Sequence[str], event: Event, points: bool) -> list[Mapping[str, Any]]:
     told: list[Mapping[str, Any]] = []
     rows: list[tuple[str, int, float, float]] = []
     shape: tuple[int, ...] | None = None
-    for index in log.track(range(len(names)), f"chips of {folder.name}", len(names)):
-        chip = read_chip(folder, names[index])
-        shape = shape or chip.planes.shape[1:]
-        if chip.planes.shape[1:] != shape:
-            raise DataError(
-                f"{folder / chip.name}.npz has planes of {chip.planes.shape[1:]}, but {names[0]} of {shape}"
-            )
-        image, passes = stack_passes(chip, event, str(folder / chip.name))
-        mask = landslide_mask(chip, str(folder / chip.name))
-        write_image(part, index + 1, image)
+    for number, name in enumerate(_tracked(names, f"chips of {folder.name}"), 1):
+        pair = read_pair(folder, name, event, points)
+        shape = shape or pair.mask.shape
+        if pair.mask.shape != shape:
+            raise DataError(f"{folder / name}.npz has planes of {pair.mask.shape}, but {names[0]} of {shape}")
+        write_image(part, number, pair.image)
         if points:
-            rows.append((str(index + 1), int(mask.any()), *middle(mask, chip.bounds)))
+            rows.append((str(number), int(pair.mask.any()), *middle(pair.mask, pair.source.bounds)))
         else:
-            write_mask(part, index + 1, mask)
-        dates = dict(zip(SIDES, map(list, passes.dates), strict=True))
-        landslide = float(mask.mean())
-        told.append({"id": index + 1, "chip": chip.name, **dates, "landslide": landslide} | _place(chip))
+            write_mask(part, number, pair.mask)
+        told.append(_told(number, pair))
     if points:
         write_labels(part / LABELS, rows)
     return told
+
+
+def read_pair(folder: Path, name: str, event: Event, points: bool) -> Pair:
+    """Read one upstream chip, and what of it is written.
+
+    Raises:
+        DataError: as in `read_chip`, `stack_passes` and `landslide_mask`.
+    """
+    chip, where = read_chip(folder, name), str(folder / name)
+    image, passes = stack_passes(chip, event, where)
+    mask = landslide_mask(chip, where)
+    return Pair(chip, image, passes, mask if points else known(mask, image))
+
+
+def _told(number: int, pair: Pair) -> Mapping[str, Any]:
+    """What the manifest says of a chip."""
+    dates = dict(zip(SIDES, map(list, pair.passes.dates), strict=True))
+    place = {"bounds": list(pair.source.bounds)} if pair.source.bounds else {}
+    crs = {"crs": pair.source.crs} if pair.source.crs else {}
+    return {"id": number, "chip": pair.source.name, **dates, "landslide": pair.landslide, **place, **crs}
 
 
 def stack_passes(chip: Source, event: Event, where: str) -> tuple[np.ndarray, Passes]:
@@ -149,8 +182,3 @@ def landslide_mask(chip: Source, where: str) -> np.ndarray:
     if LANDSLIDES not in chip.place:
         raise DataError(f"{where} has no {LANDSLIDES!r} among its {len(chip.place)} variables")
     return np.asarray(np.nan_to_num(chip.planes[chip.place[LANDSLIDES]]) > 0, np.uint8)
-
-
-def _place(chip: Source) -> dict[str, object]:
-    """Where a chip lies, as far as it says so."""
-    return {**({"bounds": list(chip.bounds)} if chip.bounds else {}), **({"crs": chip.crs} if chip.crs else {})}

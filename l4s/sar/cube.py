@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from l4s import log
 from l4s.errors import DataError
 from l4s.sar.layout import POLARISATIONS, amplitudes
 from l4s.sar.passes import read_day
@@ -41,21 +42,22 @@ class Cube:
 
 
 def open_cube(path: Path, orbit: str | None = None) -> Cube:
-    """Open a store that `check_store` found harmless.
+    """Open a store that `check_store` found harmless; warns of chunks that it does not have.
 
     Raises:
         DataError: it cannot be read, lacks a variable, or has no pass of this orbit; or the extra `sar` is not installed.
     """
     try:
         import xarray
-        import zarr  # noqa: F401, what xarray opens stores with
+        import zarr
     except ImportError as error:
         raise DataError("cubes need the extra `sar`: pip install 'l4s[sar]'") from error
     try:
-        cube = xarray.open_zarr(path, chunks=None)
+        cube, store = xarray.open_zarr(path, chunks=None), zarr.open_group(path, mode="r")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be opened ({error}): unpack the cube again") from error
     _refuse_other(path, cube)
+    _warn_of_gaps(path, cast(Any, store))
     if orbit is not None:
         cube = cube.isel(timestep=_of_orbit(path, cube, orbit))
     y = cube["y"].values if "y" in cube.coords else None
@@ -78,6 +80,18 @@ def _refuse_other(path: Path, cube: "Dataset") -> None:
             )
         if cube[name].dtype.kind not in "fiub" or max(cube[name].shape) > LONGEST:
             raise DataError(f"{path}: {name} is {cube[name].dtype} of shape {cube[name].shape}; numbers are needed")
+
+
+def _warn_of_gaps(path: Path, store: Mapping[str, Any]) -> None:
+    """A chunk that is not there reads as empty: writers leave those out, and half an archive lacks others, too."""
+    for name in (*POLARISATIONS, "landslides"):
+        array = store[name]
+        missing = array.nchunks - array.nchunks_initialized
+        if missing:
+            log.warn(
+                f"{path}: {missing} of {array.nchunks} chunks of {name} do not exist and read as {array.fill_value}; writers "
+                "leave out empty ones, but if the cube was downloaded or unpacked in part, do it again"
+            )
 
 
 def _values(path: Path, part: "DataArray") -> np.ndarray:

@@ -12,9 +12,9 @@ import numpy as np
 from l4s import log
 from l4s.data.labels import LABELS, write_labels
 from l4s.errors import RecipeError
-from l4s.sar.balance import balanced
+from l4s.sar.balance import HALF, balanced
 from l4s.sar.cube import Cube, open_cube
-from l4s.sar.layout import SIDES, band_names, middle, write_image, write_mask
+from l4s.sar.layout import SIDES, band_names, known, middle, write_image, write_mask
 from l4s.sar.manifest import Converted, identity, write_once
 from l4s.sar.passes import Event, Passes, choose_passes
 from l4s.sar.store import check_store
@@ -27,12 +27,12 @@ VALID = 0.5  # a pass counts in a window from this share of pixels with values o
 class Cutting:
     """How a cube is cut.
 
-    `size` of the chips in pixels; `positive_share` of them hold landslides, chips without are drawn by `seed`. `orbit`:
-    `a` (ascending) or `d`, None: either. `points`: `landslides` marks points, not outlines.
+    `size` of the chips in pixels; `positive_share` of them hold landslides, chips without are drawn by `seed`; None keeps
+    all. `orbit`: `a` (ascending) or `d`, None: either. `points`: `landslides` marks points, not outlines.
     """
 
     size: int = 128
-    positive_share: float = 0.5
+    positive_share: float | None = HALF
     seed: int = 0
     orbit: str | None = None
     points: bool = False
@@ -45,11 +45,37 @@ class Cutting:
 
 
 @dataclass(frozen=True)
-class Window:
-    """A square of a cube: its first row and column, its passes, and how much of it is landslide."""
+class Square:
+    """A part of a cube, in pixels: a window, or a block of windows that are read together."""
 
     row: int
     column: int
+    height: int
+    width: int
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        return self.row, self.column
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.row, self.row + self.height)
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.column, self.column + self.width)
+
+    def of(self, values: np.ndarray, corner: tuple[int, int] = (0, 0)) -> np.ndarray:
+        """What values (..., H, W) have here, whose first row and column are `corner` of the cube."""
+        row, column = self.row - corner[0], self.column - corner[1]
+        return values[..., row : row + self.height, column : column + self.width]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A chip to be: where it lies, its passes, and how much of it is known to be landslide."""
+
+    place: Square
     passes: Passes
     landslide: float
 
@@ -58,7 +84,8 @@ def convert_cube(cube: Path, out: Path, event: Event, cutting: Cutting) -> Conve
     """Cut a cube into chips side by side from its upper left corner: `out`/img, `out`/mask and `out`/sar.json.
 
     All chips with landslides stay, and as many without as `positive_share` asks for. Windows that no pass before, or none
-    after, covers by half are left out; so is what remains on the right and below. Ids count from 1, row by row.
+    after, covers by half are left out; so is what remains on the right and below. Masks are 255 where no pass before, or
+    none after, saw a pixel. Ids count from 1, row by row.
 
     Raises:
         DataError: a store that cannot be read, or names filters that are not known to be harmless; variables or passes that
@@ -76,75 +103,90 @@ def convert_cube(cube: Path, out: Path, event: Event, cutting: Cutting) -> Conve
 
     def fill(part: Path) -> tuple[Sequence[Mapping[str, Any]], Mapping[str, int]]:
         opened = open_cube(cube, cutting.orbit)
-        windows, dropped = _survey(opened, event, cutting.size)
-        kept = balanced([window.landslide > 0 for window in windows], cutting.positive_share, cutting.seed, str(cube))
-        chosen = [windows[k] for k in kept]
+        windows, dropped = _survey(opened, event, cutting)
+        chosen = _chosen(windows, cutting, str(cube))
         dropped["balance"] = len(windows) - len(chosen)
         return _write(part, opened, chosen, event, cutting), +dropped
 
     return write_once(out, about, identity(files, cube), fill)
 
 
-def _survey(cube: Cube, event: Event, size: int) -> tuple[list[Window], Counter[str]]:
+def _chosen(windows: Sequence[Window], cutting: Cutting, where: str) -> list[Window]:
+    if cutting.positive_share is None:
+        return list(windows)
+    some = [window.landslide > 0 for window in windows]
+    return [windows[k] for k in balanced(some, cutting.positive_share, cutting.seed, where)]
+
+
+def _survey(cube: Cube, event: Event, cutting: Cutting) -> tuple[list[Window], Counter[str]]:
     """The windows that passes cover, row by row, and how many others there are."""
     windows: list[Window] = []
     dropped: Counter[str] = Counter()
-    steps = range(len(cube.days))
-    for rows, columns in _blocks(cube.mask.shape, size, "what passes cover"):
-        covered = np.isfinite(cube.read(steps, rows, columns)).all(1)
-        places = itertools.product(range(rows.start, rows.stop, size), range(columns.start, columns.stop, size))
-        for row, column in places:
-            inside = covered[:, row - rows.start :, column - columns.start :][:, :size, :size]
-            seen = [k for k in steps if inside[k].mean() >= VALID]
-            if (found := _window(cube, row, column, size, seen, event)) is None:
+    for block in _blocks(cube.mask.shape, cutting.size, "what passes cover"):
+        covered = np.isfinite(cube.read(range(len(cube.days)), block.rows, block.columns)).all(1)
+        for place in _windows(block, cutting.size):
+            if (found := _window(cube, place, place.of(covered, block.corner), event, cutting.points)) is None:
                 dropped["no pass"] += 1
             else:
                 windows.append(found)
-    return sorted(windows, key=lambda window: (window.row, window.column)), dropped
+    return sorted(windows, key=lambda window: window.place.corner), dropped
 
 
-def _window(cube: Cube, row: int, column: int, size: int, seen: Sequence[int], event: Event) -> Window | None:
+def _window(cube: Cube, place: Square, covered: np.ndarray, event: Event, points: bool) -> Window | None:
+    """A window of which it is known what each pass covers, (T, H, W) bool; None where a side has no pass."""
+    seen = [k for k in range(len(covered)) if covered[k].mean() >= VALID]
     days = [cube.days[k] for k in seen]
     if not any(day < event.day for day in days) or not any(day > event.day for day in days):
         return None
+    row, column = place.corner
     found = choose_passes(days, event, f"{cube.path}, chip at row {row}, column {column},")
-    pre, post = (tuple(seen[k] for k in chosen) for chosen in (found.pre, found.post))
-    landslide = float(cube.mask[row : row + size, column : column + size].mean())
-    return Window(row, column, Passes(pre, post, found.dates), landslide)
+    pre, post = ([seen[k] for k in chosen] for chosen in (found.pre, found.post))
+    valid = covered[pre].any(0) & covered[post].any(0)
+    if not valid.any():
+        return None
+    # a point says something of the whole chip, an outline of the pixels that were seen
+    landslide = float((place.of(cube.mask) & (valid | points)).mean())
+    return Window(place, Passes(tuple(pre), tuple(post), found.dates), landslide)
 
 
-def _blocks(shape: tuple[int, ...], size: int, text: str) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of blocks of whole windows."""
-    edges = [range(0, side // size * size, BLOCK * size) for side in shape]
-    places = [(row, column) for row in edges[0] for column in edges[1]]
-    for k in log.track(range(len(places)), text, len(places)):
-        first, last = places[k], [side // size * size for side in shape]
-        rows, columns = (slice(a, min(a + BLOCK * size, b)) for a, b in zip(first, last, strict=True))
-        yield rows, columns
+def _blocks(shape: tuple[int, ...], size: int, text: str) -> Iterator[Square]:
+    """Blocks of whole windows, row by row; what remains on the right and below is in none."""
+    height, width = (side // size * size for side in shape)
+    step = BLOCK * size
+    blocks = [
+        Square(row, column, min(step, height - row), min(step, width - column))
+        for row, column in itertools.product(range(0, height, step), range(0, width, step))
+    ]
+    yield from (blocks[k] for k in log.track(range(len(blocks)), text, len(blocks)))
+
+
+def _windows(block: Square, size: int) -> Iterator[Square]:
+    """The windows of a block, row by row."""
+    rows, columns = (range(side.start, side.stop, size) for side in (block.rows, block.columns))
+    return (Square(row, column, size, size) for row, column in itertools.product(rows, columns))
 
 
 def _write(
     part: Path, cube: Cube, windows: Sequence[Window], event: Event, cutting: Cutting
 ) -> list[Mapping[str, Any]]:
-    size, numbers = cutting.size, {(window.row, window.column): k for k, window in enumerate(windows, 1)}
-    rows_of_labels: dict[int, tuple[str, int, float, float]] = {}
-    for rows, columns in _blocks(cube.mask.shape, size, "chips"):
-        here = [w for w in windows if rows.start <= w.row < rows.stop and columns.start <= w.column < columns.stop]
+    numbers = {window.place: number for number, window in enumerate(windows, 1)}
+    chosen = {window.place: window for window in windows}
+    labels: dict[int, tuple[str, int, float, float]] = {}
+    for block in _blocks(cube.mask.shape, cutting.size, "chips"):
+        here = [chosen[place] for place in _windows(block, cutting.size) if place in chosen]
         steps = sorted({k for window in here for k in (*window.passes.pre, *window.passes.post)})
-        values = cube.read(steps, rows, columns) if here else np.zeros(0)
+        values = cube.read(steps, block.rows, block.columns) if here else np.zeros(0)
         for window in here:
-            number = numbers[window.row, window.column]
-            square = values[:, :, window.row - rows.start :, window.column - columns.start :][:, :, :size, :size]
-            write_image(part, number, _stack(square, steps, window.passes, event.visits))
-            mask = cube.mask[window.row : window.row + size, window.column : window.column + size]
+            number, mask = numbers[window.place], window.place.of(cube.mask)
+            image = _stack(window.place.of(values, block.corner), steps, window.passes, event.visits)
+            write_image(part, number, image)
             if cutting.points:
-                x, y = middle(mask, _bounds(cube, window, size))
-                rows_of_labels[number] = (str(number), int(mask.any()), x, y)
+                labels[number] = (str(number), int(mask.any()), *middle(mask, _bounds(cube, window.place)))
             else:
-                write_mask(part, number, mask)
+                write_mask(part, number, known(mask, image))
     if cutting.points:
-        write_labels(part / LABELS, [rows_of_labels[number] for number in sorted(rows_of_labels)])
-    return [_told(cube, window, number, size) for number, window in enumerate(windows, 1)]
+        write_labels(part / LABELS, [labels[number] for number in sorted(labels)])
+    return [_told(cube, window, number) for number, window in enumerate(windows, 1)]
 
 
 def _stack(square: np.ndarray, steps: Sequence[int], passes: Passes, visits: int) -> np.ndarray:
@@ -156,16 +198,19 @@ def _stack(square: np.ndarray, steps: Sequence[int], passes: Passes, visits: int
     return image.reshape(-1, *square.shape[2:])
 
 
-def _bounds(cube: Cube, window: Window, size: int) -> tuple[float, float, float, float] | None:
+def _bounds(cube: Cube, place: Square) -> tuple[float, float, float, float] | None:
     """Left, bottom, right and top of a window on the map."""
     if cube.x is None or cube.y is None or min(len(cube.x), len(cube.y)) < 2:
         return None
-    x, y = cube.x[window.column : window.column + size], cube.y[window.row : window.row + size]
+    x, y = cube.x[place.columns], cube.y[place.rows]
     half = abs(float(cube.x[1] - cube.x[0])) / 2, abs(float(cube.y[1] - cube.y[0])) / 2
     return float(x[0]) - half[0], float(y[-1]) - half[1], float(x[-1]) + half[0], float(y[0]) + half[1]
 
 
-def _told(cube: Cube, window: Window, number: int, size: int) -> Mapping[str, Any]:
-    bounds = _bounds(cube, window, size)
-    told = {"id": number, "row": window.row, "column": window.column, "landslide": window.landslide}
-    return told | dict(zip(SIDES, map(list, window.passes.dates), strict=True)) | ({"bounds": bounds} if bounds else {})
+def _told(cube: Cube, window: Window, number: int) -> Mapping[str, Any]:
+    """What the manifest says of a chip."""
+    row, column = window.place.corner
+    dates = dict(zip(SIDES, map(list, window.passes.dates), strict=True))
+    bounds = _bounds(cube, window.place)
+    told = {"id": number, "row": row, "column": column, "landslide": window.landslide, **dates}
+    return told | ({"bounds": bounds} if bounds else {})

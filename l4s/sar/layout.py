@@ -16,6 +16,7 @@ from l4s.errors import DataError
 POLARISATIONS = ("vv", "vh")
 SIDES = ("pre", "post")
 MANTISSA = 23  # bits of a float32
+IGNORED = 255
 
 
 def band_names(visits: int) -> tuple[str, ...]:
@@ -64,6 +65,20 @@ def amplitudes(values: np.ndarray, where: str) -> np.ndarray:
             "decibels or logarithms?"
         )
     return found
+
+
+def seen(image: np.ndarray) -> np.ndarray:
+    """Where a pair shows anything of the ground, before the event and after: (H, W) bool of (4 visits, H, W) amplitudes.
+
+    A pass shows a pixel that has a value in both polarisations.
+    """
+    passes = np.isfinite(image).reshape(len(SIDES), -1, len(POLARISATIONS), *image.shape[1:])
+    return np.asarray(passes.all(2).any(1).all(0))
+
+
+def known(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The mask of a pair, (H, W) uint8 {0, 1, 255}: 255 where no pass before, or none after, saw a pixel."""
+    return np.where(seen(image), mask, IGNORED).astype(np.uint8)
 
 
 def middle(mask: np.ndarray, bounds: tuple[float, float, float, float] | None) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,10 @@ def write_once(out: Path, about: Mapping[str, Any], source: object, fill: Fill) 
     fingerprint = hashlib.sha256(json.dumps([about, source], sort_keys=True).encode()).hexdigest()[:16]
     if (there := _there(out, fingerprint)) is not None:
         return _summary(out, there, None)
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f"{out.name}.part-", dir=out.parent))
+    part = place / out.name  # a folder of its own: what mkdtemp makes is closed to others
+    part.mkdir()
     try:
         chips, dropped = fill(part)
         if not chips:
@@ -60,17 +62,27 @@ def write_once(out: Path, about: Mapping[str, Any], source: object, fill: Fill) 
         manifest = {**about, "fingerprint": fingerprint, "chips": list(chips)}
         rundir.write_json(part / NAME, manifest)
         rundir.reached("sar.manifest")
-        if out.exists():
-            out.rmdir()  # it is empty
-        part.replace(out)
+        return _summary(out, _placed(part, out, manifest), dropped)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return _summary(out, manifest, dropped)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def identity(paths: Sequence[Path], root: Path) -> list[list[object]]:
     """Names below `root`, sizes and times of files."""
     return [[str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(paths)]
+
+
+def _placed(part: Path, out: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give a whole folder its name, unless another process was faster; the manifest of the one that is there."""
+    try:
+        if out.exists():
+            out.rmdir()  # it is empty
+        part.replace(out)
+    except OSError:
+        if (there := _there(out, manifest["fingerprint"])) is None:
+            raise
+        return there
+    return manifest
 
 
 def _summary(folder: Path, manifest: Mapping[str, Any], dropped: Mapping[str, int] | None) -> Converted:

@@ -19,17 +19,21 @@ KNOWN = {
 
 
 def check_store(folder: Path) -> list[Path]:
-    """The metadata files of a Zarr store, once they have been found to name known filters alone.
+    """The files of a Zarr store, once its metadata have been found to name known filters alone.
 
     Raises:
-        DataError: it is no Zarr store, or it names another filter.
+        DataError: it is no Zarr store, names another filter, or holds a link, whose other end nobody has looked at.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: unpack the cube, and give its .zarr folder")
-    files = sorted(path for path in folder.rglob("*") if path.name in METADATA and path.is_file())
-    if not any(path.parent == folder for path in files):
+    inside = sorted(folder.rglob("*"))
+    if link := next((path for path in inside if path.is_symlink()), None):
+        raise DataError(f"{link} is a link, which a store does not need; nothing was read: unpack the cube again")
+    files = [path for path in inside if path.is_file()]
+    metadata = [path for path in files if path.name.lower() in METADATA]  # some file systems ignore case
+    if not any(path.parent == folder for path in metadata):
         raise DataError(f"{folder} is no Zarr store: it has none of {', '.join(METADATA)}")
-    for path in files:
+    for path in metadata:
         for name in _named(path):
             if name.removeprefix("numcodecs.") not in KNOWN:
                 raise DataError(
@@ -58,11 +62,12 @@ def _filters(value: Any) -> Iterator[str]:
         for place in PLACES:
             named = value.get(place) or []
             for each in named if isinstance(named, list) else [named]:
-                yield _name(each)
+                yield from _names(each)
         for item in value.values():
             yield from _filters(item)
 
 
-def _name(codec: Any) -> str:
-    name = codec.get("id", codec.get("name")) if isinstance(codec, dict) else codec
-    return str(name).lower()
+def _names(codec: Any) -> list[str]:
+    """What a filter is called: the second format reads `id`, the third `name`, and nothing keeps them the same."""
+    words = [codec[key] for key in ("id", "name") if key in codec] if isinstance(codec, dict) else [codec]
+    return [str(word).lower() for word in words or [None]]

@@ -27,6 +27,7 @@ from l4s.sar.region import SarRegion, two_regions, with_landslides
 VERSION = 1  # raised when equal arguments would give other bytes
 BITS = 11  # of the mantissa that are kept
 ASKED = 1.3  # pixels of slide to ask for, for each that is wanted: slides overlap, and come to rest early
+GROUND, COVER, CHANGE, SENSOR = range(4)  # streams of random numbers of a chip
 TRIES = 20  # grounds that are drawn until one is steep enough for landslides
 
 
@@ -50,26 +51,23 @@ def make_chip(region: SarRegion, index: int) -> SarChip:
         RecipeError: the region is too flat for landslides.
     """
     seeds = (region.seed, region.number, index)
-    cover, change, sensor = (np.random.default_rng((*seeds, stream)) for stream in (1, 2, 3))
+    cover, change, sensor = (np.random.default_rng((*seeds, stream)) for stream in (COVER, CHANGE, SENSOR))
     terrain, slides = _ground(region, seeds, bool(with_landslides(region)[index]))
     land = draw_cover(cover, terrain, SynthDomain(size=region.size, empty=1.0))
     tilt = facing(terrain, region.incidence, region.heading, region.relief)
     before = backscatter(cover, land.share, region.level) + tilt
     after = before + draw_season(change, land.share, region.season) + draw_others(change, region.size, region.season)
-    passes = [side + draw_weather(change, region.size) for side in (before, after + slides.change) for _ in _n(region)]
-    image = _end_of_swath(change, measure(sensor, np.concatenate(passes), region.looks), region.missing)
+    sides = [side for side in (before, after + slides.change) for _ in range(region.visits)]
+    passes = np.concatenate([side + draw_weather(change, region.size) for side in sides])
+    image = _end_of_swath(change, measure(sensor, passes, region.looks), region.missing)
     row, column = slides.point if slides.mask.any() else (region.size / 2 - 0.5,) * 2
     return SarChip(image, slides.mask, (column + 0.5, row + 0.5))
-
-
-def _n(region: SarRegion) -> range:
-    return range(region.visits)
 
 
 def _ground(region: SarRegion, seeds: tuple[int, int, int], landslides: bool) -> tuple[Terrain, Slides]:
     """Ground, and slides on it if there are to be any: level ground is drawn again, with and without slides alike."""
     for trial in range(TRIES):
-        rng = np.random.default_rng((*seeds, 0, trial))
+        rng = np.random.default_rng((*seeds, GROUND, trial))
         terrain = make_terrain(
             rng,
             region.size,

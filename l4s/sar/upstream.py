@@ -17,6 +17,7 @@ from l4s.sar.metadata import read_metadata
 
 SUFFIX = ".metadata.pkl"
 LARGEST = 2**30  # bytes of one chip; 400 planes of 128 x 128 pixels take 26 million
+LARGEST_CODE = 10**6  # of the EPSG; more digits than Python writes are an error that it raises late
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
 
 
@@ -52,7 +53,7 @@ def read_chip(folder: Path, name: str) -> Source:
             f"in a list of {len(variables)}"
         )
     place = {variable: k for k, variable in enumerate(variables)}
-    return Source(name, planes, place, _bounds(metadata.get("bounds"), path), str(metadata.get("crs") or ""))
+    return Source(name, planes, place, _bounds(metadata.get("bounds"), path), _crs(metadata.get("crs"), path))
 
 
 def _planes(path: Path) -> np.ndarray:
@@ -85,6 +86,15 @@ def _bounds(value: object, path: Path) -> tuple[float, float, float, float] | No
         left, bottom, right, top = (float(each) for each in sides)
         return left, bottom, right, top
     raise DataError(f"the metadata of {path} have bounds that are not four numbers: left, bottom, right and top")
+
+
+def _crs(value: object, path: Path) -> str:
+    """A text such as EPSG:32654, or the number in it; "" where the metadata do not say."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST_CODE:
+        return str(value)
+    raise DataError(f"the metadata of {path} have a crs that is neither a text nor an EPSG code: download them again")
 
 
 def _on_a_map(value: object) -> bool:

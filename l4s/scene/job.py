@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from l4s import log, rundir
-from l4s.apply import finished_round, known, precision, stored_moments, trainings
+from l4s.apply import finished_round, known, learnt_mode, precision, sources_of, stored_moments, trainings
 from l4s.data.probs import Kind
 from l4s.errors import RunError
 from l4s.load import Member
@@ -63,14 +63,13 @@ class Job:
     @property
     def key(self) -> str:
         """Fingerprint of the probabilities; neither the batch nor who takes which rows is part of it."""
-        sources = self.plan.recipe.domains("source") if "source" in self.modes.values() else ()
-        shares = self.plan.recipe.ensemble.weights
+        sources = sources_of(self.plan, self.members) if "source" in self.modes.values() else ()
         return fingerprint(
             {
                 "step": "scene",
                 "format": FORMAT,
                 "trained": trainings(self.plan, self.number, self.members),
-                "weights": shares and dict(shares),
+                "weights": self.plan.weights(self.members),
                 "scene": self.scene.identity,
                 "normalise": dict(self.modes),
                 "sources": {name: stored_moments(self.plan, name).tolist() for name in sources},
@@ -94,7 +93,8 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
     for member in members:
         _refuse_adabn(member)
         _refuse_features(member)
-    window = _side(plan) if use.window is None else use.window
+    _refuse_resized(plan, members)
+    window = _side(plan, members) if use.window is None else use.window
     stride = max(1, window // 2) if use.stride is None else use.stride
     kind, submit = _kind(members), plan.recipe.submit
     threshold = use.threshold
@@ -105,8 +105,8 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
         plan,
         number,
         members,
-        {member.name: _mode(member, use.normalise) for member in members},
-        open_scene(scene, plan.recipe.bands.names, use.bands),
+        {member.name: _mode(plan, member, use.normalise) for member in members},
+        _open(scene, plan.recipe.bands.names, use.bands),
         cast(Tta, known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))),
         window,
         stride,
@@ -129,9 +129,17 @@ def read_shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def _side(plan: Plan) -> int:
-    """The side of the patches that the run was trained on."""
-    name = plan.recipe.domains("source")[0]
+def _open(path: Path, bands: Sequence[str], order: Sequence[str]) -> Scene:
+    """The scene's bands that the run reads; of a file that does not name them, in the run's own order."""
+    scene = open_scene(path, bands, order)
+    if not order and not set(bands) <= set(open_scene(path).bands):
+        log.warn(f"{path} does not name its bands: taken as {', '.join(bands)}, in this order; --bands says otherwise")
+    return scene
+
+
+def _side(plan: Plan, members: Sequence[Member]) -> int:
+    """The side of the patches that the members were trained on."""
+    name = sources_of(plan, members)[0]
     size = rundir.read_json(plan.run.stats(name)).get("size")
     if size is None:
         side = plan.members[0].config.model.size
@@ -153,8 +161,8 @@ def _check(window: int, stride: int, threshold: float | None) -> None:
         raise RunError(f"threshold is {threshold}: take a number above 0 and below 1")
 
 
-def _mode(member: Member, asked: str | None) -> Normalise:
-    mode = cast(Normalise, known("normalise", asked or member.config.normalise, get_args(Normalise)))
+def _mode(plan: Plan, member: Member, asked: str | None) -> Normalise:
+    mode = learnt_mode(plan, member, asked)
     if mode == "patch":
         who = "--normalise patch" if asked else f"member {member.name} was trained with normalise = 'patch', which"
         raise RunError(
@@ -186,6 +194,18 @@ def _refuse_made(plan: Plan) -> None:
             f"the run makes bands of others ({', '.join(made)}), some from whole patches, which is not done on scenes: cut "
             "the scene into patches (`l4s data chip`), and predict these with `l4s predict --run RUN --images DIR`"
         )
+
+
+def _refuse_resized(plan: Plan, members: Sequence[Member]) -> None:
+    """Pictures of any ground size became one size: what a metre is, the members have not learnt."""
+    for name in sources_of(plan, members):
+        fit = plan.recipe.domain[name].fit
+        if fit and fit.by == "resize":
+            raise RunError(
+                f"the run was trained on pictures of {name} resized to {fit.side} pixels, whatever their ground size; a scene "
+                "is not resized: cut it into patches (`l4s data chip`) as large as those pictures, and predict these with "
+                "`l4s predict --run RUN --images DIR`"
+            )
 
 
 def _kind(members: Sequence[Member]) -> Kind:

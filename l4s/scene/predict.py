@@ -71,8 +71,8 @@ def predict_scene(run: Path, scene: Path, out: Path, machine: Machine, use: Scen
 def _voice(engine: Engine, job: Job, member: Member) -> Voice:
     plan, number = job.plan, job.number
     files = weights(plan.run.member(number, member.name))
-    every = plan.recipe.ensemble.weights or {}
-    share = every.get(member.name, 1.0) / sum(every.get(other.name, 1.0) for other in job.members)
+    every = plan.weights(job.members) or {other.name: 1.0 for other in job.members}
+    share = every[member.name] / sum(every.values())
     return Voice(
         build_task(member.config),
         trained_member(plan.recipe, member, number, files, engine),

@@ -167,9 +167,8 @@ def open_scene(path: Path, bands: Sequence[str] | None = None, order: Sequence[s
         names = _names(path, source, bands, order)
         wanted = tuple(names if bands is None else bands)
         if missing := [name for name in wanted if name not in names]:
-            raise DataError(
-                f"{path} has no band {missing[0]!r}{did_you_mean(missing[0], names)}; it has {', '.join(names)}"
-            )
+            near = did_you_mean(missing[0], names).partition(" (")[0]  # the bands follow, in file order
+            raise DataError(f"{path} has no band {missing[0]!r}{near}; it has {', '.join(names)}")
         crs = source.crs.to_wkt() if source.crs else None
         grid = Grid(source.height, source.width, crs, tuple(source.transform)[:6])
         index = tuple(names.index(name) + 1 for name in wanted)

@@ -74,5 +74,8 @@ def open_probability(path: Path) -> Result:
     """
     result = open_result(path)
     if result.kind == "mask":
-        raise DataError(f"{path} has no band {PROBABILITY!r} but {result.scene.bands[0]!r}: give what predict wrote")
+        raise DataError(
+            f"{path} has no band {PROBABILITY!r} but {result.scene.bands[0]!r}: give the probabilities that "
+            f"`l4s scene predict` wrote; a mask goes to --mask"
+        )
     return result

@@ -103,6 +103,11 @@ def test_masks_beside_new_images_change_nothing(l4s, tiny, tmp_path):
         ("predict --run RUN --images DIR --out OUT --round 2", "has rounds 0 to 1"),
         ("predict --run DIR --images DIR --out OUT", "is no run directory"),
         ("predict --run RUN --images RUN --out OUT", "no patches of split '.'"),
+        ("predict --run RUN --images DIR --out OUT --like awy", "like is 'awy', did you mean 'away'"),
+        ("predict --like away", "only new images read this"),
+        ("predict --run RUN --images DIR --out new.txt", "new.txt does not end in .h5"),
+        ("ensemble --runs RUN --out both.txt", "both.txt does not end in .h5"),
+        ("predict --run RUN --images nowhere --out OUT", "error: nowhere does not exist"),
         ("ensemble --runs RUN RUN --out OUT", "is named twice"),
         ("ensemble --runs RUN --out OUT --domain awy", "no domain 'awy', did you mean 'away'"),
         ("ensemble --runs RUN --out OUT --domain away-by-source", "only under none"),
@@ -117,6 +122,51 @@ def test_wrong_use_is_exit_code_2_and_makes_nothing(l4s, tiny, tmp_path, argumen
     assert list(tmp_path.iterdir()) == []
 
 
+def changed(tiny, folder, domains):
+    """A copy of the run whose config says something else of its domains."""
+    shutil.copytree(tiny / "run", folder / "run")
+    config = read_json(folder / "run" / "config.json")
+    for name, keys in domains.items():
+        config["domain"][name].update(keys)
+    (folder / "run" / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_new_images_are_normalised_as_the_domains_that_were_learnt_from(l4s, tiny, tmp_path):
+    every = {name: {"normalise": "imagenet"} for name in ("home", "away", "far")}
+    own, asked = (tmp_path / name for name in ("own.h5", "asked.h5"))
+    images = tiny / "data" / "ValidData"
+    shown = predict(l4s, changed(tiny, tmp_path / "a", every), own, images=images)
+    assert shown.exit_code == 0, shown.output
+    assert predict(l4s, tiny, asked, "--normalise", "imagenet").exit_code == 0
+    np.testing.assert_array_equal(values(own), values(asked))
+    several = changed(tiny, tmp_path / "b", {"away": {"normalise": "imagenet"}})
+    shown = predict(l4s, several, tmp_path / "no.h5", images=images)
+    assert shown.exit_code == 2 and "normalised in several ways (imagenet, separated)" in " ".join(shown.stderr.split())
+
+
+def test_new_images_are_read_like_the_domain_that_is_named(l4s, tiny, tmp_path):
+    """Their files have the bands in another order, as those of that domain do."""
+    turned = changed(tiny, tmp_path / "run", {"away": {"bands": ["b2", "b3", "b4"]}})
+    for path in (tiny / "data" / "ValidData" / "img").iterdir():
+        with h5py.File(path) as file:
+            write_h5(tmp_path / "new" / "img" / path.name, "img", file["img"][:][..., ::-1])
+    shown = predict(l4s, turned, tmp_path / "new.h5", "--like", "away", images=tmp_path / "new")
+    assert shown.exit_code == 0, shown.output
+    assert predict(l4s, tiny, tmp_path / "old.h5").exit_code == 0
+    np.testing.assert_array_equal(values(tmp_path / "new.h5"), values(tmp_path / "old.h5"))
+
+
+def test_sub_domains_of_new_images_are_found_where_they_are_asked_for(l4s, tiny, tmp_path):
+    run = changed(tiny, tmp_path / "run", {"away": {"subdomains": {"by": "cluster", "k": 2}}})
+    images = tiny / "data" / "ValidData"
+    shown = predict(l4s, run, tmp_path / "one.h5", images=images)
+    assert shown.exit_code == 0 and "--like away finds sub-domains in them as well" in " ".join(shown.stderr.split())
+    shown = predict(l4s, run, tmp_path / "two.h5", "--like", "away", images=images)
+    assert shown.exit_code == 0 and "--like" not in shown.stderr
+    assert (values(tmp_path / "one.h5") != values(tmp_path / "two.h5")).any()
+
+
 def test_a_run_that_is_not_finished_predicts_with_its_last_finished_round(l4s, tiny, tmp_path):
     shutil.copytree(tiny / "run", tmp_path / "run")
     (tmp_path / "run/round-1/b/done.json").unlink()
@@ -125,7 +175,9 @@ def test_a_run_that_is_not_finished_predicts_with_its_last_finished_round(l4s, t
     np.testing.assert_array_equal(values(tmp_path / "new.h5"), values(tiny / "run/round-0/ensemble/probs/away.none.h5"))
     refused = l4s("predict", *arguments, "--out", tmp_path / "other.h5", "--round", 1)
     assert refused.exit_code == 2
-    assert "round 1 lacks b; run `l4s train --round 1` first" in refused.stderr
+    run = tmp_path / "run"
+    command = f"`l4s train {run}/recipe.toml --run {run} --round 1`"  # `tiny` was not started from a command line
+    assert f"round 1 lacks b; run {command} first" in refused.stderr
 
 
 def test_stored_moments_of_the_source_are_asked_for(l4s, tiny, tmp_path):
@@ -212,6 +264,19 @@ def test_recipes_are_listed(l4s):
     assert listed["l4s-rgb"]["title"] == load_recipe("l4s-rgb").about.title
     shown = l4s("recipes").stdout
     assert all(name in shown and about["title"] in shown for name, about in listed.items())
+    assert "Zhao" not in shown  # papers and their numbers stand in the recipe
+
+
+def test_a_shipped_recipe_is_printed_as_it_is_written(l4s, tmp_path):
+    from l4s.load import find_recipe, load_recipe
+
+    text = l4s("recipes", "l4s-rgb").stdout
+    assert text == find_recipe("l4s-rgb").read_text()
+    (tmp_path / "mine.toml").write_text(text)
+    assert load_recipe(tmp_path / "mine.toml").about == load_recipe("l4s-rgb").about
+    assert list(json.loads(l4s("recipes", "l4s-rgb", "--json").stdout)) == ["l4s-rgb"]
+    refused = l4s("recipes", "l4s-rbg")
+    assert refused.exit_code == 2 and "did you mean 'l4s-rgb'" in refused.stderr
 
 
 def test_a_plain_folder_of_images_is_enough(l4s, tiny, tmp_path):

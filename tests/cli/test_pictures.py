@@ -1,4 +1,4 @@
-"""Commands on folders of pictures: generate, split, statistics, classes, and the check that does not read them."""
+"""Commands on folders of pictures: generate, split, statistics, classes, and the check."""
 
 import json
 
@@ -74,6 +74,17 @@ def test_statistics_of_pictures(l4s, bijie, tmp_path):
     assert json.loads(shown.stdout)[0]["labelled"] == 0
 
 
+@pytest.mark.parametrize("command", ["stats", "classes"])
+def test_a_split_without_pictures_is_left_out(l4s, bijie, command, tmp_path):
+    assert l4s("data", "split", bijie, "--shares", "80,0,20").exit_code == 0
+    for folder in (bijie, write_bijie(tmp_path / "few", 3, 0)):
+        shown = l4s("data", command, folder, "--json")
+        assert shown.exit_code == 0, shown.output
+        assert [row["name"] for row in json.loads(shown.stdout)] == ["train", "test"]
+    told = l4s("data", command, bijie, "--split", "validation")
+    assert told.exit_code == 2 and "validation.txt lists none" in told.stderr
+
+
 def test_classes_of_pictures(l4s, bijie, tmp_path):
     shown = l4s("data", "classes", bijie, "--split", ".", "--picture", tmp_path / "classes.png", "--json")
     assert shown.exit_code == 0, shown.output
@@ -82,9 +93,15 @@ def test_classes_of_pictures(l4s, bijie, tmp_path):
     assert (tmp_path / "classes.png").stat().st_size > 1000
 
 
-def test_the_check_says_that_it_does_not_read_pictures(l4s, bijie, tmp_path):
-    for folder, layout in ((bijie, "bijie"), (bijie.parent, "bijie"), (write_hokkaido(tmp_path / "h"), "hokkaido")):
-        told = l4s("data", "check", folder)
-        assert told.exit_code == 2 and told.stdout == ""
-        assert f"holds pictures in the layout '{layout}'" in told.stderr and "Traceback" not in told.output
-    assert l4s("data", "check", write_data(tmp_path / "hdf5")).exit_code == 0
+def test_the_check_looks_at_pictures(l4s, bijie, tmp_path):
+    shown = l4s("data", "check", bijie)
+    assert shown.exit_code == 0, shown.output
+    assert "train (train)" in shown.stdout and "looked at 20 pictures, 10 masks of pictures, 20 DEMs" in shown.stdout
+    assert "drawn split: no lists lie in splits/: 70/10/20 by class, seed 0" in shown.stdout
+    (bijie / "landslide" / "image" / "p4.png").write_bytes(b"no picture")
+    shown = l4s("data", "check", bijie, "--json")
+    assert shown.exit_code == 1
+    (error,) = [each for each in json.loads(shown.stdout)["findings"] if each["severity"] == "error"]
+    assert error["kind"] == "refused by the reader" and "landslide/image/p4.png" in error["files"]
+    shown = l4s("data", "check", write_data(tmp_path / "hdf5"))
+    assert shown.exit_code == 0 and "image_N.h5" in shown.stdout

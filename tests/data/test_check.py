@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from picture_factory import RGBD, colours, save, write_bijie, write_both, write_hokkaido
 from typer.testing import CliRunner
 
 from l4s.cli import app
@@ -221,6 +222,7 @@ def test_nothing_to_check(tmp_path: Path) -> None:
     report = check_folder(tmp_path, bands=None, workers=0, track=None)
     assert kinds(report) == {"empty"}
     assert "TrainData.zip, still packed" in report.findings[0].details[0]
+    assert report.looked == {}
     with pytest.raises(DataError, match="does not exist"):
         check_folder(tmp_path / "no", bands=None, workers=0, track=None)
 
@@ -314,6 +316,141 @@ def test_the_command(tmp_path: Path) -> None:
     assert planted.keys() <= {finding["kind"] for finding in table["findings"]}
     assert CliRunner().invoke(app, ["data", "check", str(healthy(tmp_path / "ok"))]).exit_code == 0
     assert CliRunner().invoke(app, ["data", "check", str(tmp_path), "--regions", "a=9"]).exit_code == 2
+
+
+def checked(root: Path, **about: object) -> FolderReport:
+    return check_folder(root, **{"workers": 0, "track": None} | about)  # type: ignore[arg-type]
+
+
+def test_sound_pictures_of_both_layouts_beside_patches(tmp_path: Path) -> None:
+    healthy(write_both(tmp_path) / "hdf5")
+    report = checked(tmp_path)
+    assert report.ok and not kinds(report, "warning"), report.findings
+    assert kinds(report, "note") == {"drawn split", "varying sizes", "no masks"}
+    bijie, h5 = "Bijie-landslide-dataset", "hdf5"
+    counts = {split.where: (split.named, split.images, split.masks, split.without_landslide) for split in report.splits}
+    assert counts == {
+        f"{bijie}/train": ("train", 9, 6, 3),
+        f"{bijie}/test": ("test", 3, 2, 1),
+        "HokkaidoLandslide_dataset/train": ("train", 5, 5, 0),
+        f"{h5}/TrainData": ("train", 5, 5, 0),
+        f"{h5}/ValidData": ("validation", 3, 0, 0),
+    }
+    assert report.looked == {"pictures": 17, "masks of pictures": 13, "DEMs": 17, "image_N.h5": 8, "mask_N.h5": 5}
+    masks = [read_mask(ref) for ref in find_patches(tmp_path / bijie, "train")]
+    assert report.splits[0].landslide == pytest.approx(sum(map(np.sum, masks)) / sum(each.size for each in masks))
+
+
+def plant_in_pictures(root: Path) -> dict[str, tuple[str, str]]:
+    """Faults in Bijie's layout: file -> kind, a word of the detail."""
+    write_bijie(root, 20, 10)
+    place, rng = root / "landslide", np.random.default_rng(0)
+    (place / "image" / "p1.png").write_bytes(b"no picture")
+    save(place / "image" / "p2.png", rng.integers(0, 9, (10, 10)).astype(np.uint16) * 9)
+    save(place / "mask" / "p3.png", np.resize(np.array([0, 1, 255], np.uint8), (14, 16)))
+    save(place / "mask" / "p4.png", np.zeros((40, 13), np.uint8))
+    save(place / "mask" / "p5.png", np.zeros((12, 15), np.uint8))
+    save(place / "dem" / "p6.png", np.zeros((40, 13), np.uint8))
+    (place / "dem" / "p7.png").write_bytes(b"no picture")
+    (place / "mask" / "p8.png").unlink()
+    (place / "dem" / "p9.png").unlink()
+    save(root / "non-landslide" / "image" / "p1.png", np.full((9, 9, 3), 4, np.uint8))
+    return {
+        "image/p1.png": ("refused by the reader", "cannot be read"),
+        "image/p2.png": ("refused by the reader", "one channel of more than 8 bits"),
+        "mask/p3.png": ("refused by the reader", "holds 0, 1, 255: beside 255"),
+        "mask/p4.png": ("refused by the reader", "more than 2 off"),
+        "mask/p5.png": ("patches without landslide", ""),
+        "dem/p6.png": ("refused by the reader", "more than 2 off"),
+        "dem/p7.png": ("refused by the reader", "cannot be read"),
+        "image/p9.png": ("image without DEM", ""),
+    }
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_every_fault_of_pictures_is_found_and_named(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("l4s.data.check.FEW", 0)
+    planted = plant_in_pictures(tmp_path)
+    report = checked(tmp_path, workers=workers)
+    for file, (kind, word) in planted.items():
+        assert word in named(report, kind)[f"landslide/{file}"], file
+    lonely = named(report, "training image without mask") | named(report, "image without mask")
+    assert lonely.keys() == {"landslide/image/p8.png"}
+    assert named(report, "blank image").keys() == {"non-landslide/image/p1.png"}
+    for kind in ("image", "mask", "dem"):  # one line for each file of a broken picture, one fault
+        assert f"landslide/{kind}/p1.png" in named(report, "refused by the reader")
+    assert kinds(report) <= {"refused by the reader", "training image without mask"}
+
+
+def test_the_same_picture_in_two_drawn_splits_is_found(tmp_path: Path) -> None:
+    write_bijie(tmp_path, 10, 5)
+    parts = {split: find_patches(tmp_path, split) for split in ("train", "test")}
+    first, copy = (next(ref for ref in part if ref.background).image for part in parts.values())
+    copy.write_bytes(first.read_bytes())
+    report = checked(tmp_path)
+    (across,) = [finding for finding in report.findings if finding.kind == "duplicate across splits"]
+    assert across.where == "test" and not report.ok
+    assert across.files == {f"non-landslide/image/{copy.name}": f"has the pixels of non-landslide/image/{first.name}"}
+
+
+def test_names_of_pictures_are_checked_by_their_reader(tmp_path: Path) -> None:
+    write_bijie(tmp_path)
+    (tmp_path / "non-landslide").rename(tmp_path / "non_landslide")
+    report = checked(tmp_path)
+    (finding,) = report.findings
+    assert finding.kind == "refused by the reader" and "did you mean 'non-landslide'" in finding.details[0]
+    hokkaido = write_hokkaido(tmp_path / "h")
+    (hokkaido / "train" / "mask" / "h9.png").write_bytes(b"")
+    assert "h9.png has no image of its stem" in checked(hokkaido).findings[0].details[0]
+
+
+def test_pictures_that_no_list_names(tmp_path: Path) -> None:
+    write_bijie(tmp_path)
+    for split in ("train", "validation", "test"):
+        (tmp_path / "splits").mkdir(exist_ok=True)
+        (tmp_path / "splits" / f"{split}.txt").write_text("landslide-p1" if split == "train" else "")
+    report = checked(tmp_path)
+    assert [finding.details for finding in report.findings if finding.kind == "in no list"] == [("11 of 12 pictures",)]
+    assert [split.where for split in report.splits] == ["train"] and report.looked["pictures"] == 1
+
+
+@pytest.mark.parametrize("place", ["train", "train/image", "pngs"])
+def test_a_folder_of_pictures_itself(tmp_path: Path, place: str) -> None:
+    write_hokkaido(tmp_path)
+    (tmp_path / "train" / "image" / "h1.png").write_bytes(b"")
+    (tmp_path / "train" / "mask" / "h2.png").write_bytes(b"")
+    if place == "pngs":
+        (tmp_path / "train" / "image").rename(tmp_path / "pngs")
+    report = checked(tmp_path / place)
+    assert report.looked["pictures"] == 5
+    assert len(named(report, "refused by the reader")) == (1 if place == "pngs" else 4)
+
+
+def test_figures_are_no_patches(tmp_path: Path) -> None:
+    save(healthy(tmp_path) / "figures" / "map.png", colours(np.random.default_rng(0), np.zeros((4, 4), np.uint8)))
+    save(tmp_path / "overview.png", np.zeros((4, 4, 3), np.uint8))
+    report = checked(tmp_path)
+    assert report.ok and "pictures" not in report.looked
+    assert named(report, "other file").keys() == {"figures/map.png", "overview.png"}
+
+
+def test_bands_of_pictures(tmp_path: Path) -> None:
+    write_bijie(tmp_path, dem=False)
+    assert checked(tmp_path, bands=RGBD.model_copy(update={"use": ("r", "g", "b")})).ok
+    report = checked(tmp_path, bands=RGBD)
+    assert kinds(report) == {"missing DEM"} and len(named(report, "missing DEM")) == 12
+    wrong = named(checked(tmp_path, bands=Bands()), "wrong band count")
+    assert set(wrong.values()) == {"has 3 bands, not 14"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "bijie_sample").is_dir(), reason="the shared real pictures are not here")
+def test_real_pictures() -> None:
+    report = checked(SHARED / "bijie_sample")
+    assert report.ok and not kinds(report, "warning")
+    assert report.looked == {"pictures": 90, "masks of pictures": 60}
 
 
 @pytest.mark.skipif(not (SHARED / "l4s_14band").is_dir(), reason="the shared real patches are not here")

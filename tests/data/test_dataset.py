@@ -346,6 +346,17 @@ def test_what_a_rotation_brings_in_has_weight_0():
         assert (its_weight == 1).sum() > 100
 
 
+def test_a_zoom_keeps_the_ratio_of_the_sides():
+    change = build_augment(Augment(d4=False, affine=1.0, rotate=0.0, zoom=(0.3, 0.9), shift=0.0), (True, True))
+    sides = set()
+    for seed in range(10):
+        inside = change(sample(2, 64), generator(seed))[2]
+        height, width = (int(inside.any(axis).sum()) for axis in (1, 0))
+        assert abs(height - width) <= 1
+        sides.add(height)
+    assert len(sides) > 5
+
+
 def test_an_affine_move_that_moves_nothing():
     change = build_augment(Augment(d4=False, affine=1.0, rotate=0.0, zoom=(1.0, 1.0), shift=0.0), (True, True))
     image, target, weight = sample(2)

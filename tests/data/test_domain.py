@@ -7,12 +7,15 @@ import pytest
 from data_factory import RGB, write_data, write_h5, write_images, write_split
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_factory import RGB as COLOURS
+from picture_factory import save, write_bijie
 
 from l4s.data.bands import Bands
 from l4s.data.domain import affine, open_domain, split
-from l4s.data.readers import PatchRef, read_image
+from l4s.data.readers import PatchRef, find_patches, read_image
 from l4s.data.stats import constants
 from l4s.errors import DataError, RecipeError
+from l4s.load import parse_recipe, resolved
 from l4s.recipe import DomainConfig, HoldOut
 
 
@@ -48,6 +51,13 @@ def test_a_block_is_the_last_share_of_each_region():
     assert train == [1, 2, 3, 4, 5, 6, 7, 8, 50, 51, 52]
     train, heldout = cut(numbers, regions, by="block", share=0.25, gap=2)
     assert heldout == [9, 10, 53] and train == [1, 2, 3, 4, 5, 6, 50]
+
+
+def test_a_block_of_bijie_holds_patches_of_both_classes(tmp_path):
+    patches = find_patches(write_bijie(tmp_path, 10, 5), ".", layout="bijie")
+    train, heldout = split(patches, HoldOut(by="block", share=0.2))
+    assert [patches[row].id for row in heldout] == ["landslide-p9", "landslide-p10", "non-landslide-p5"]
+    assert len(train) == 12
 
 
 def test_a_block_of_a_domain_without_regions_counts_patches_and_not_ids():
@@ -177,6 +187,8 @@ def test_source_statistics_are_those_of_all_sources_pooled(pair, data):
     expected = normal(raw(away), both.mean((0, 2, 3)), both.std((0, 2, 3)))
     second = opened(write_labels(data), "second", split="validation")
     close(seen(away, "source", [home, second]), expected)
+    own = normal(values, both.mean((0, 2, 3)), both.std((0, 2, 3)))
+    close(seen(home, "source", [home, second]), own)  # what is trained on too: one normalisation for all
     assert other.cache.digest == home.cache.digest
 
 
@@ -300,3 +312,41 @@ def test_files_with_bands_of_another_order(tmp_path):
     with pytest.raises(RecipeError, match="domain.x.bands: bands.use names 'b2', which is not one of"):
         lacking = turned.model_copy(update={"bands": ("b4", "b3", "nir")})
         open_domain("x", lacking, RGB, tmp_path / "b", tmp_path / "cache")
+
+
+# --- values of masks: what nobody says, and what somebody says that is the default
+
+HOME = {"role": "source", "split": "train"}
+SAID = [{"positive": [1], "ignore": [255]}, {"positive": [1]}, {"ignore": [255]}, {"positive": [255], "ignore": []}]
+
+
+def recipe(**domain):
+    return parse_recipe({"name": "r", "domain": {"d": domain}, "member": {"a": {"model": {"name": "baseline"}}}}, "r")
+
+
+def test_silence_about_masks_stays_silence():
+    silent = recipe(**HOME).domain["d"]
+    assert silent.positive is None and silent.ignore is None
+    assert recipe(**resolved(recipe(**HOME))["domain"]["d"]).domain["d"] == silent
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_is_said_of_masks_is_never_silence(said):
+    first = recipe(**HOME, **said).domain["d"]
+    assert first.positive is not None or first.ignore is not None
+    again = recipe(**resolved(recipe(**HOME, **said))["domain"]["d"]).domain["d"]
+    assert again == first
+
+
+def test_a_guess_is_not_opened_where_values_are_named(tmp_path):
+    rng = np.random.default_rng(0)
+    mask = np.resize(np.array([0, 255], np.uint8), (16, 16))
+    for number in (1, 2):
+        save(tmp_path / "data/train/image" / f"{number}.png", rng.integers(0, 99, (16, 16, 3)).astype(np.uint8))
+        save(tmp_path / "data/train/mask" / f"{number}.png", mask)
+    guessed = opened(tmp_path / "data", bands=COLOURS)
+    np.testing.assert_array_equal(guessed.cache.masks[0], mask == 255)
+    for said in ({"ignore": (255,)}, {"positive": (1,), "ignore": (255,)}):
+        named = opened(tmp_path / "data", bands=COLOURS, **said)
+        np.testing.assert_array_equal(named.cache.masks[0], mask)
+    assert opened(tmp_path / "data", bands=COLOURS).cache.digest == guessed.cache.digest

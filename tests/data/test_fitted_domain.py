@@ -11,7 +11,7 @@ from picture_factory import RGB, RGBD, SIZES, write_bijie, write_both
 from l4s.data import cache as cache_module
 from l4s.data.bands import Bands
 from l4s.data.cache import FORMAT, open_cache
-from l4s.data.domain import open_domain
+from l4s.data.domain import affine, open_domain
 from l4s.data.readers import find_patches, read_image, read_mask
 from l4s.data.survey import survey_domain
 from l4s.errors import DataError
@@ -129,15 +129,14 @@ def test_other_fits_are_other_caches(data, tmp_path):
     assert len(digests) == 3
 
 
-def test_without_a_fit_the_key_is_what_it_was(tmp_path):
-    """The caches of those who have some stay valid."""
+def test_a_cache_is_named_by_what_it_was_made_of(tmp_path):
     patches = find_patches(write_images(tmp_path / "a", [np.ones((4, 4, 3))], [np.zeros((4, 4), np.uint8)]), ".")
     files = [patches[0].image, patches[0].mask]
     about = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     bands = {key: value for key, value in H5.model_dump(mode="json").items() if key != "make"}
     open_cache(patches, H5, tmp_path / "cache")
     (place,) = (tmp_path / "cache").iterdir()
-    assert place.name == fingerprint([FORMAT, bands, (1,), (255,), (), [["1", *about]]])
+    assert place.name == fingerprint([FORMAT, bands, None, None, (), [["1", *about]], None])
     assert {path.name for path in place.iterdir()} == {"images.npy", "masks.npy", "moments.npy", "meta.json"}
 
 
@@ -160,14 +159,32 @@ def test_a_run_keeps_the_patches_of_a_drawn_split(data, tmp_path):
     assert told["size"] == [16, 16]
 
 
-def test_made_bands_are_of_the_pictures_own_pixels(data, tmp_path):
-    bands = Bands.model_validate(
+def with_height(**options):
+    return Bands.model_validate(
         {
             "file": ("r", "g", "b", "dem"),
-            "make": {"height": {"how": "relative", "of": ("dem",), "scale": 10.0}},
+            "make": {"height": {"how": "relative", "of": ("dem",)} | options},
             "use": ("r", "g", "b", "height"),
             "rgb": ("r", "g", "b"),
         }
     )
-    domain = opened(data, tmp_path, bands=bands, fit=PAD)
+
+
+def test_a_height_of_fixed_scale_is_seen_as_it_is(data, tmp_path):
+    """Whatever a domain's own scale is: 10 metres are 1 in every domain."""
+    domain = opened(data, tmp_path, bands=with_height(scale=10.0), fit=PAD)
+    assert (domain.stats.mean[:, 3] == 0).all() and (domain.stats.std[:, 3] == 1).all()
+    for row, patch in enumerate(domain.patches):
+        dem = read_image(patch, Bands(file=("r", "g", "b", "dem"), use=("dem",)))[0]
+        height, width = dem.shape
+        wanted = (dem - dem.mean(dtype=np.float64)) / 10
+        np.testing.assert_allclose(domain.cache.images[row, 3, :height, :width], wanted, rtol=1e-3, atol=1e-3)
+    for mode in ("separated", "patch"):
+        scale, shift = affine(domain, mode, [], 0.5)
+        assert (scale[:, 3] == 1).all() and (shift[:, 3] == 0).all()
+
+
+def test_made_bands_are_of_the_pictures_own_pixels(data, tmp_path):
+    domain = opened(data, tmp_path, bands=with_height(), fit=PAD)
+    assert domain.stats.std[0, 3] > 1  # standardised like any band
     assert abs(domain.cache.moments[1][:, 3]).max() < 1e-4  # each patch's mean is 0, padding or not

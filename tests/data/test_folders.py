@@ -93,6 +93,34 @@ def test_foreign_files(tmp_path, name, told):
         find_patches(tmp_path, "train", layout="bijie")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("non-landslide", "non_landslide", "non_landslide is no part of .*, did you mean 'non-landslide'"),
+        ("landslide", "landslides", "landslides is no part of the layout 'bijie', did you mean 'landslide'"),
+        ("non-landslide/image", "non-landslide/images", "images is no part of .*, did you mean 'image'"),
+        ("landslide/mask", "landslide/masks", "masks is no part of .*, did you mean 'mask'"),
+        ("landslide/dem", "landslide/DEM", r"DEM is no part of .* \(there are: dem, image, mask, polygon_coordinate"),
+        ("non-landslide/image", "images", "images is no part of .*there are: landslide, non-landslide, splits"),
+        ("non-landslide/image", ".images", "non-landslide has no folder image"),
+    ],
+)
+def test_a_misspelt_folder_drops_nothing(tmp_path, old, new, told):
+    write_bijie(tmp_path)
+    (tmp_path / old).rename(tmp_path / new)
+    for read in (lambda: find_patches(tmp_path, "train"), lambda: save_splits(tmp_path)):
+        with pytest.raises(DataError, match=told):
+            read()
+
+
+def test_what_else_may_lie_beside_the_classes(tmp_path):
+    write_bijie(tmp_path)
+    for name in ("__MACOSX", ".git", "splits"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "README.md").write_text("the release")
+    assert len(find_patches(tmp_path, ".", layout="bijie")) == 12
+
+
 def test_a_patch_without_its_mask_is_unlabelled(tmp_path):
     write_bijie(tmp_path)
     (tmp_path / "landslide" / "mask" / "p3.png").unlink()
@@ -113,8 +141,25 @@ def test_other_splits_than_a_layout_has(tmp_path):
 
 def test_too_few_to_draw_from(tmp_path):
     write_bijie(tmp_path, positive=2, negative=0)
-    with pytest.raises(DataError, match="2 patches, of which none is in split 'test'"):
+    with pytest.raises(DataError, match="2 patches, of which none is in split 'test': too few to draw from"):
         find_patches(tmp_path, "test", layout="bijie")
+
+
+def test_a_list_that_is_empty(tmp_path):
+    listed(write_bijie(tmp_path), train="landslide-p1")
+    with pytest.raises(DataError, match=r"splits/validation.txt lists none of the 12 patches: list some, or remove"):
+        find_patches(tmp_path, "val", layout="bijie")
+
+
+def test_pictures_that_no_list_names_are_counted(tmp_path, capsys):
+    listed(write_bijie(tmp_path), train="landslide-p1", test="landslide-p2")
+    find_patches(tmp_path, "train")
+    assert "10 of 12 patches are left out: no list in" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "splits")
+    find_patches(tmp_path, "train")
+    save_splits(tmp_path)
+    find_patches(tmp_path, "train")
+    assert "left out" not in capsys.readouterr().err
 
 
 def listed(root: Path, **lists: str) -> Path:
@@ -131,8 +176,11 @@ def test_a_shipped_split_is_honoured(tmp_path):
     assert [ref.id for ref in find_patches(tmp_path, "train")] == ["landslide-p1", "non-landslide-p2"]
     assert [ref.id for ref in find_patches(tmp_path, "test")] == ["landslide-p3"]
     assert len(find_patches(tmp_path, ".")) == 12
-    with pytest.raises(RecipeError, match="split_seed = 3 draws other splits than .*splits lists: leave it out"):
-        find_patches(tmp_path, "train", layout="bijie", seed=3)
+    for seed in (0, 3):
+        with pytest.raises(
+            RecipeError, match=f"split_seed = {seed} draws other splits than .*splits lists: leave it out"
+        ):
+            find_patches(tmp_path, "train", layout="bijie", seed=seed)
 
 
 def test_a_saved_draw_may_be_drawn_again(tmp_path):
@@ -195,6 +243,43 @@ def test_a_folder_of_pictures_by_its_name(tmp_path):
     assert len(find_patches(tmp_path, "east")) == len(find_patches(tmp_path / "east", ".")) == 5
     shutil.rmtree(tmp_path / "east" / "dem")
     assert read_image(find_patches(tmp_path, "east")[0], RGB).shape[0] == 3
+
+
+@pytest.mark.parametrize("split", ["east", "train"])
+def test_pictures_that_lie_openly_in_a_folder(tmp_path, split):
+    write_hokkaido(tmp_path, "x")
+    (tmp_path / "x" / "image").rename(tmp_path / split)
+    refs = find_patches(tmp_path, split)
+    assert [ref.id for ref in refs] == [f"h{number}" for number in range(1, 6)]
+    assert refs == tuple(find_patches(tmp_path / split, "."))
+    assert not any(ref.mask or ref.dem for ref in refs)
+    with pytest.raises(DataError, match=f"h1.tiff in .*{split}/dem, but there is no such folder"):
+        read_image(refs[0], RGBD)
+    for name in ("mask", "dem"):  # beside a folder of any name they may be somebody else's: they lie in it
+        (tmp_path / "x" / name).rename(tmp_path / split / name)
+    refs = find_patches(tmp_path, split)
+    assert len(refs) == 5 and all(ref.mask and ref.dem for ref in refs)
+    (tmp_path / split / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match="notes.txt is no .png"):
+        find_patches(tmp_path, split)
+
+
+def test_a_folder_called_image_has_its_masks_and_dems_beside_it(tmp_path, monkeypatch):
+    write_hokkaido(tmp_path)
+    monkeypatch.chdir(tmp_path / "train" / "image")
+    for refs in (find_patches(tmp_path / "train" / "image", "."), find_patches(tmp_path, "train/image")):
+        assert len(refs) == 5 and all(ref.mask and ref.dem for ref in refs)
+    assert len(find_patches(Path("."), ".")) == 5
+
+
+def test_a_picture_beside_folders_of_something_else_is_none(tmp_path):
+    write_bijie(tmp_path)
+    save(tmp_path / "overview.png", np.zeros((4, 4, 3), np.uint8))
+    assert len(find_patches(tmp_path, ".")) == 12
+    save(tmp_path / "other" / "overview.png", np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "other" / "TrainData").mkdir()
+    with pytest.raises(DataError, match=r"no patches of split '\.'.* looked for .*\./image\|images\|img, \./\*\.png"):
+        find_patches(tmp_path / "other", ".")
 
 
 def test_pictures_and_patches_do_not_mix(tmp_path):

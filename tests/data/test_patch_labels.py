@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from data_factory import write_images, write_split
+from picture_factory import save
 
-from l4s.data.labels import labels_beside, read_labels, write_labels
+from l4s.data.labels import labels_beside, read_labels, with_labels, write_labels
 from l4s.data.readers import find_patches
 from l4s.errors import DataError
 
@@ -82,3 +83,48 @@ def test_masks_say_more_than_a_table(tmp_path):
     (tmp_path / "TrainData/mask/mask_2.h5").unlink()
     with pytest.raises(DataError, match=r"labels\.csv labels whole patches, but .*mask_1\.h5 labels pixels"):
         labels_beside(find_patches(tmp_path, "train"))
+
+
+def pictures(folder, *stems):
+    for stem in stems:
+        save(folder / f"{stem}.png", np.zeros((4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize("images", ["image", "images", "img"])
+def test_pictures_are_labelled_by_their_ids_and_not_by_their_places(tmp_path, images):
+    pictures(tmp_path / "place" / images, "3", "10", "12")
+    table(tmp_path / "place/labels.csv", "3,1,0,0", "10,0,0,0", "12,0,0,0")
+    refs = with_labels(find_patches(tmp_path, "place"))
+    assert [(ref.id, ref.number, ref.label) for ref in refs] == [("3", 1, 1), ("10", 2, 0), ("12", 3, 0)]
+
+
+def test_ids_of_pictures_are_words_and_one_may_have_no_label(tmp_path):
+    pictures(tmp_path / "place/img", "north_7", "north_8", "south_1")
+    table(tmp_path / "place/labels.csv", "south_1,1", "north_7,0", header="id,label")
+    assert [ref.label for ref in with_labels(find_patches(tmp_path, "place"))] == [0, None, 1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (
+            ("7,1",),
+            r"labels\.csv labels '7', but .*img holds no picture of that name, did you mean '07'\?; write the names",
+        ),
+        (("07,1", "08.png,1", "x,0"), r"labels '08.png' and 1 more, but .*without \.png, or take"),
+        (("07,1", "07,1"), "line 3: patch 07 has a label already"),
+        ((",1",), "line 2: ',1' is not the id of a patch"),
+    ],
+)
+def test_lines_that_name_no_picture(tmp_path, lines, says):
+    pictures(tmp_path / "place/img", "07", "08")
+    table(tmp_path / "place/labels.csv", *lines, header="id,label")
+    with pytest.raises(DataError, match=says):
+        labels_beside(find_patches(tmp_path, "place"))
+
+
+def test_a_table_above_labels_the_pictures_of_several_folders(tmp_path):
+    pictures(tmp_path / "TrainData/img", "a")
+    pictures(tmp_path / "TestData/img", "b")
+    table(tmp_path / "labels.csv", "a,1", "b,0", header="id,label")
+    assert [ref.label for ref in with_labels(find_patches(tmp_path, "TestData", layout="hokkaido"))] == [0]

@@ -113,6 +113,11 @@ def test_what_a_geotiff_says_is_missing(tmp_path):
     )
     three = np.concatenate([values] * 3)
     assert np.isnan(read_colours(geotiff(tmp_path / "b.tif", three, nodata=-9999))).sum() == 3
+    partly = np.array([[[0, 0, 9]], [[5, 0, 0]], [[9, 0, 7]]], np.uint8)  # dark red alone is no hole
+    found = read_colours(geotiff(tmp_path / "d.tif", partly, nodata=0))
+    np.testing.assert_array_equal(found, [[[0, np.nan, 9]], [[5, np.nan, 0]], [[9, np.nan, 7]]])
+    deep = read_colours(geotiff(tmp_path / "e.tif", partly.astype(np.uint16), nodata=0))
+    np.testing.assert_array_equal(deep, found)
     lowest = float(np.finfo(np.float32).min)
     assert np.isnan(read_dem(geotiff(tmp_path / "c.tif", np.float32([[[lowest, 1.0]]]), nodata=lowest))).sum() == 1
 
@@ -259,6 +264,18 @@ def test_what_the_domain_says_of_values_is_what_they_mean(tmp_path):
     mask = np.resize(np.array([0, 1, 255], np.uint8), (4, 6))
     patch = ref(tmp_path, mask=save(tmp_path / "mask" / "a.png", mask))
     assert read_mask(patch, positive=(255,), ignore=(1,))[0].tolist() == [0, 255, 1, 0, 255, 1]
+
+
+@pytest.mark.parametrize("said", [{"ignore": (255,)}, {"positive": (1,)}, {"positive": (1,), "ignore": (255,)}])
+def test_what_the_domain_says_is_taken_literally_even_at_the_defaults(tmp_path, said):
+    mask = np.resize(np.array([0, 1, 255], np.uint8), (4, 6))
+    patch = ref(tmp_path, mask=save(tmp_path / "mask" / "a.png", mask))
+    np.testing.assert_array_equal(read_mask(patch, **said), mask)
+    two = np.resize(np.array([0, 255], np.uint8), (4, 6))
+    patch = ref(tmp_path, mask=save(tmp_path / "mask" / "b.png", two))
+    np.testing.assert_array_equal(read_mask(patch, **said), two)
+    np.testing.assert_array_equal(read_mask(patch), two == 255)
+    np.testing.assert_array_equal(read_mask(patch, positive=(255,), ignore=()), two == 255)
 
 
 def test_a_coloured_mask_is_an_error(tmp_path):

@@ -118,17 +118,25 @@ def test_vgg_takes_pretrained_filters_for_its_colours_and_their_mean_for_relief(
         (Bands(), {}, "set bands.groups"),
         (BANDS, {"groups": ["dmm"]}, "did you mean 'dem'"),
         (BANDS, {"encoder": "residul"}, "did you mean 'residual'"),
-        (BANDS, {"encoder": {"rgb": "plain"}}, "name each of rgb, dem"),
+        (BANDS, {"encoder": {"rgb": "plain"}}, "name each of dem, rgb"),
         (BANDS, {"fuse": "max"}, "model.fuse = 'max'"),
         (BANDS, {"fuse": "sum", "groups": ["rgb"]}, "no effect with one band group"),
         (BANDS, {"width": 0}, "must be positive"),
         (BANDS, {"weights": "imagenet"}, "trained from scratch"),
         (BANDS.model_copy(update={"use": ("r", "g", "b")}), {}, "band group 'dem' needs 'dem'"),
+        (BANDS.model_copy(update={"groups": {"rgb": ("r", "g", "b")}}), {}, "band 'dem' is in none of bands.groups"),
     ],
 )
 def test_what_cannot_be_is_refused(bands, options, message):
     with pytest.raises(RecipeError, match=message):
         build(bands, **options)
+
+
+def test_the_order_of_groups_changes_nothing():
+    """Fingerprints do not see the order of a mapping."""
+    swapped = BANDS.model_copy(update={"groups": dict(reversed(BANDS.groups.items()))})
+    ours, theirs = (build(bands).eval()(images()).logits for bands in (BANDS, swapped))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_weights_that_are_no_vggs_are_refused(tmp_path):

@@ -57,6 +57,30 @@ def test_two_domains_are_two_batchnorms_with_one_affine() -> None:
         assert torch.equal(out[rows == domain], norm.eval()(images()[rows == domain]))
 
 
+def test_training_does_not_look_at_the_count_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each look waits for it: once a layer, domain and step."""
+
+    def look(tensor: Tensor) -> float:
+        raise AssertionError("a value of a tensor was asked for")
+
+    ours = convert_bn(network(), ["source"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensor, "__float__", look)
+        ours(images())
+    assert int(norm_layers(ours)[0].num_batches_tracked[0]) == 1
+
+
+def test_without_a_momentum_the_statistics_are_the_plain_mean_of_all_batches() -> None:
+    plain = nn.BatchNorm2d(3, momentum=None)
+    ours = convert_bn(nn.Sequential(copy.deepcopy(plain)), ["source"])
+    for seed in range(3):
+        plain(images(seed=seed))
+        ours(images(seed=seed))
+    (layer,) = norm_layers(ours)
+    assert torch.equal(layer.running_mean[0], plain.running_mean)
+    assert torch.equal(layer.running_var[0], plain.running_var)
+
+
 def test_the_gradient_of_a_mixed_batch_is_that_of_the_parts() -> None:
     rows = torch.tensor([1, 0, 0, 1, 1, 0])
     ours, apart = convert_bn(nn.Sequential(nn.BatchNorm2d(3)), ["a", "b"]), nn.BatchNorm2d(3)

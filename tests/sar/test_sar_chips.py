@@ -151,6 +151,26 @@ def test_a_pass_without_values_is_none(folder, tmp_path):
     assert np.isnan(image[2, 0, 0]) and np.isnan(image).sum() == 1
 
 
+def test_pixels_that_no_pass_saw_are_not_labelled(folder, tmp_path):
+    """On either side; the chip's landslides count where they were seen, points wherever they lie."""
+    values = planes(3)
+    values[VARIABLES.index("TS::vv::20180824"), 2] = np.nan
+    values[VARIABLES.index("TS::vh::20180913"), 4] = np.nan
+    write_chip(folder, "11", values)
+    convert(folder, tmp_path / "out", positive_share=None)
+    mask = read_mask(find_patches(tmp_path, "out")[2])
+    assert (mask[[2, 4]] == 255).all() and mask[3].tolist() == [0, 1, 1, 1, 1, 0, 0, 0] and (mask[[0, 1, 5]] == 0).all()
+    assert json.loads((tmp_path / "out/sar.json").read_text())["chips"][2]["landslide"] == pytest.approx(4 / 48)
+    convert(folder, tmp_path / "two", visits=2, positive_share=None)  # the passes further away saw them
+    assert (read_mask(find_patches(tmp_path, "two")[2]) != 255).all()
+    values[VARIABLES.index("TS::vv::20180824"), 2:5, :6] = np.nan
+    write_chip(folder, "11", values)
+    made = convert(folder, tmp_path / "unseen", positive_share=1.0)
+    assert made.chips == made.landslides == 2
+    convert(folder, tmp_path / "points", points=True, positive_share=None)
+    assert labels_beside(find_patches(tmp_path, "points")) == {1: 0, 2: 1, 3: 1, 4: 1}
+
+
 def nothing(values):
     values[1:11] = np.nan
     return values
@@ -177,6 +197,9 @@ def negative(values):
         ),
         (planes(), {"variables": [w.replace("20180824", "2018_8") for w in VARIABLES]}, "chips/x: '2018_8' is no date"),
         (planes(), {"variables": "TS::vv"}, "has no list `variables`"),
+        (planes(), {"crs": 10**5000}, r"x\.npz have a crs that is neither a text nor an EPSG code"),
+        (planes(), {"crs": True}, "have a crs that is neither"),
+        (planes(), {"crs": ["EPSG", 32654]}, "have a crs that is neither"),
         (planes(), {"bounds": [1, 2, 3]}, "bounds that are not four numbers"),
         (planes(), {"bounds": [1, 2, 3, 10**400]}, "bounds that are not four numbers"),
         (planes(), {"bounds": dict.fromkeys("abcd", "1")}, "bounds that are not four numbers"),
@@ -245,6 +268,31 @@ def test_once_is_enough_and_nothing_is_overwritten(folder, tmp_path):
         convert(folder, tmp_path / "out")
 
 
+def test_what_lies_beside_is_nobodys_to_remove(folder, tmp_path):
+    """A user's folder, and one that another process is filling."""
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part/mine.txt").write_text("mine")
+    convert(folder, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out", "out.part"]
+    assert (tmp_path / "out.part/mine.txt").read_text() == "mine"
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it
+
+
+def test_two_conversions_at_once_end_in_one(folder, tmp_path, monkeypatch):
+    calls = []
+
+    def meanwhile(point):
+        calls.append(point)
+        if len(calls) == 1:
+            convert(folder, tmp_path / "out")
+
+    monkeypatch.setattr(rundir, "reached", meanwhile)
+    made = convert(folder, tmp_path / "out")
+    assert len(calls) == 2 and (made.chips, made.landslides) == (3, 2)
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
 def test_an_interrupted_conversion_leaves_nothing(folder, tmp_path, monkeypatch):
     def stop(point):
         raise KeyboardInterrupt(point)
@@ -264,5 +312,16 @@ def test_the_command(folder, tmp_path):
     assert "3 chips, 2 with landslides, masks; nothing to do" in again.stdout and "vv_pre_1, vh_pre_1" in again.stdout
     wrong = CliRunner().invoke(app, [*words[:-1], "someday"])
     assert wrong.exit_code == 2 and "is no date" in wrong.output
-    idle = CliRunner().invoke(app, [*words, "--seed", "1"])
-    assert idle.exit_code == 2 and "--seed has no effect" in idle.output
+    idle = CliRunner().invoke(app, [*words, "--keep-all", "--seed", "1"])
+    assert idle.exit_code == 2 and "--keep-all draws nothing" in idle.output
+
+
+def test_half_of_the_chips_have_landslides_unless_all_are_kept(folder, tmp_path):
+    for k in range(20, 28):
+        write_chip(folder, str(k), planes(k, landslide=False))
+    words = ["data", "convert", "sar-chips", str(folder), str(tmp_path / "half"), "--event", "20180906", "--json"]
+    half = json.loads(CliRunner().invoke(app, words).stdout)
+    assert (half["chips"], half["landslides"], half["dropped"]) == (4, 2, {"balance": 7})
+    words[4] = str(tmp_path / "all")
+    every = json.loads(CliRunner().invoke(app, [*words, "--keep-all"]).stdout)
+    assert (every["chips"], every["landslides"], every["dropped"]) == (11, 2, {})

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from l4s import log
 from l4s.cli import app
 from l4s.data.bands import Bands
 from l4s.data.labels import labels_beside
@@ -20,6 +21,7 @@ from l4s.sar.cube import open_cube
 from l4s.sar.cutting import Cutting, convert_cube
 from l4s.sar.layout import band_names
 from l4s.sar.passes import Event
+from l4s.sar.store import check_store
 
 xarray = pytest.importorskip("xarray")
 EVENT = date(2018, 9, 6)
@@ -37,7 +39,7 @@ def contents(seed=0):
     return vv, vh, landslides
 
 
-def write_cube(path, vv, vh, landslides, *, days=DAYS, orbits=ORBITS, up=False, zarr_format=2, drop=()):
+def write_cube(path, vv, vh, landslides, *, days=DAYS, orbits=ORBITS, up=False, zarr_format=2, drop=(), chunks=None):
     rows = 4_700_000.0 - 10 * np.arange(HEIGHT) - 5
     cube = xarray.Dataset(
         {
@@ -56,7 +58,8 @@ def write_cube(path, vv, vh, landslides, *, days=DAYS, orbits=ORBITS, up=False, 
     cube = cube.isel(y=slice(None, None, -1)) if up else cube
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cube.to_zarr(path, zarr_format=zarr_format, mode="w")
+        encoding = {name: {"chunks": shape} for name, shape in (chunks or {}).items()}
+        cube.to_zarr(path, zarr_format=zarr_format, mode="w", encoding=encoding)
     return path
 
 
@@ -103,6 +106,7 @@ def test_the_share_of_chips_with_landslides_is_as_asked_and_seeded(cube, tmp_pat
     half = places("half")
     assert len(places("quarter", positive_share=0.25)) == 12 and len(places("all", positive_share=0.01)) == 54
     assert len(places("some", positive_share=1.0)) == 3
+    assert len(places("every", positive_share=None)) == 54
     assert places("again") == half != places("other", seed=1)
 
 
@@ -140,6 +144,29 @@ def test_passes_count_where_they_cover_half_a_window(tmp_path):
     assert {tuple(chip["pre"]) for chip in told if chip["column"] == 0} == {("2018-08-24",)}
     assert {tuple(chip["pre"]) for chip in told if chip["column"] > 0} == {("2018-08-25",)}
     assert max(chip["column"] for chip in told) == 56 and made.dropped == {"no pass": 6}
+
+
+def test_pixels_that_no_pass_saw_are_not_labelled(tmp_path):
+    vv, vh, landslides = contents()
+    vv[3:, 8:10, :8] = np.nan  # none after the event, on three of the nine landslide pixels of the window at row 8
+    vh[2, 32:36, 40:48] = np.nan  # one of three before: the others saw it
+    cube = write_cube(tmp_path / "c.zarr", vv, vh, landslides)
+    convert(cube, tmp_path / "out", visits=2)
+    told = {(chip["row"], chip["column"]): chip for chip in manifest(tmp_path / "out")}
+    refs = {ref.number: ref for ref in find_patches(tmp_path, "out")}
+    mask = read_mask(refs[told[8, 0]["id"]])
+    assert (mask[:2] == 255).all() and (mask[2:] != 255).all()
+    assert told[8, 0]["landslide"] == (mask == 1).mean() == 6 / 64
+    assert (read_mask(refs[told[32, 40]["id"]]) != 255).all()
+    points = convert(cube, tmp_path / "points", visits=2, points=True)
+    assert points.landslides == 3 and sum(labels_beside(find_patches(tmp_path, "points")).values()) == 3
+
+
+def test_a_window_whose_sides_saw_no_pixel_in_common_is_left_out(tmp_path):
+    vv, vh, landslides = contents()
+    vv[:3, :, :4] = vv[3:, :, 4:8] = np.nan
+    cube = write_cube(tmp_path / "c.zarr", vv, vh, landslides)
+    assert convert(cube, tmp_path / "out", positive_share=None).dropped == {"no pass": 6}
 
 
 def test_missing_passes(cube, tmp_path):
@@ -235,6 +262,30 @@ def test_codecs_of_the_third_format_are_looked_through(tmp_path, codecs):
         convert(cube, tmp_path / "out")
 
 
+@pytest.mark.parametrize("inside", ["x", "landslides/0.0"])
+def test_links_lead_to_what_nobody_has_looked_at(cube, tmp_path, inside):
+    """An array beside the store, whose filter unpickles, is linked in as one of its own; or a chunk is any file."""
+    outside = tmp_path / "elsewhere"
+    (cube / inside).rename(outside)
+    (cube / inside).symlink_to(outside)
+    with pytest.raises(DataError, match=f"{inside} is a link, which a store does not need; nothing was read"):
+        check_store(cube)
+
+
+@pytest.mark.parametrize("codec", [{"id": "zlib", "name": "numcodecs.pickle"}, {"name": "bytes", "id": "pickle"}])
+def test_both_names_of_a_filter_count(tmp_path, codec):
+    (tmp_path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "array", "codecs": [codec]}))
+    with pytest.raises(DataError, match=r"names the filter '(numcodecs\.)?pickle'"):
+        check_store(tmp_path)
+
+
+def test_metadata_in_another_case_count(cube):
+    array = json.loads((cube / "vv/.zarray").read_text())
+    (cube / "vv/.ZARRAY").write_text(json.dumps(array | {"filters": [{"id": "pickle"}]}))
+    with pytest.raises(DataError, match="names the filter 'pickle'"):
+        check_store(cube)
+
+
 def test_what_is_no_store(cube, tmp_path):
     with pytest.raises(DataError, match="is no folder: unpack the cube"):
         convert(tmp_path / "none.zarr", tmp_path / "out")
@@ -244,6 +295,24 @@ def test_what_is_no_store(cube, tmp_path):
     (cube / "vv/.zarray").write_text("[" * 100_000)
     with pytest.raises(DataError, match=r"vv/\.zarray is no JSON"):
         convert(cube, tmp_path / "out")
+
+
+def test_a_cube_that_was_unpacked_in_part(tmp_path, monkeypatch):
+    """A chunk that is missing reads as background: it is told, and a cube that has it since is another one."""
+    told = []
+    monkeypatch.setattr(log, "warn", told.append)
+    cube = write_cube(tmp_path / "c.zarr", *contents(), chunks={"landslides": (25, 40)})
+    [chunk] = (cube / "landslides").glob("1.1")
+    chunk.rename(tmp_path / "later")
+    half = convert(cube, tmp_path / "half", positive_share=None)
+    assert half.landslides == 1
+    assert any("c.zarr: 3 of 4 chunks of landslides do not exist and read as nan" in text for text in told)
+    (tmp_path / "later").rename(chunk)
+    with pytest.raises(DataError, match="was not made of these files with these options"):
+        convert(cube, tmp_path / "half", positive_share=None)
+    told.clear()
+    assert convert(cube, tmp_path / "whole", positive_share=None).landslides == 3
+    assert "2 of 4 chunks" in told[0]  # which hold no landslide, and were never written
 
 
 def test_damaged_chunks(cube, tmp_path):
@@ -273,3 +342,6 @@ def test_the_command(cube, tmp_path):
     assert "12 chips, 3 with landslides, masks; left out: 42 for balance" in shown.stdout
     refused = CliRunner().invoke(app, [*words, "--orbit", "d"])
     assert refused.exit_code == 2 and "was not made of these files" in refused.output
+    words[4] = str(tmp_path / "all")
+    every = CliRunner().invoke(app, [*words, "--keep-all"])
+    assert "54 chips, 3 with landslides, masks" in every.stdout and "left out" not in every.stdout

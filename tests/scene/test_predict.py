@@ -193,6 +193,15 @@ def test_bands_are_found_by_name_and_told_by_the_user(scene_run, tmp_path):
     np.testing.assert_array_equal(named, wanted)
 
 
+def test_a_file_without_names_is_taken_in_the_runs_order_aloud(scene_run, tmp_path, capsys):
+    image = noise()
+    named = run_on(scene_run, write_scene(tmp_path / "n.tif", image), tmp_path / "o.tif")
+    assert "does not name its bands" not in capsys.readouterr().err
+    bare = write_scene(tmp_path / "u.tif", image, ("",) * len(image))
+    np.testing.assert_array_equal(run_on(scene_run, bare, tmp_path / "p.tif"), named)
+    assert "u.tif does not name its bands: taken as b4, b3, b2" in " ".join(capsys.readouterr().err.split())
+
+
 def test_wrong_bands_are_refused_before_anything_is_written(scene_run, tmp_path):
     four = np.ones((4, 20, 20), np.uint8)
     scene = write_scene(tmp_path / "s.tif", four, ("b2", "b3", "red", "b8"))
@@ -286,6 +295,16 @@ def test_statistics_of_each_window_are_refused(scene_run, tmp_path):
     ):
         predict_scene(run, scene.path, tmp_path / "o.tif", CPU, SceneUse())
     run_on(run, scene, tmp_path / "o.tif", normalise="separated")
+
+
+def test_a_run_of_resized_pictures_is_refused(scene_run, tmp_path):
+    run = changed_run(scene_run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["domain"]["home"]["fit"] = {"by": "resize", "side": 16}
+    (run / "config.json").write_text(json.dumps(config))
+    scene = write_scene(tmp_path / "s.tif", noise())
+    with pytest.raises(RunError, match="pictures of home resized to 16 pixels.*l4s data chip"):
+        predict_scene(run, scene.path, tmp_path / "o.tif", CPU, SceneUse())
 
 
 def test_adabn_is_refused(scene_run, tmp_path):

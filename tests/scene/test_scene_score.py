@@ -158,5 +158,5 @@ def test_the_commands(tmp_path):
     assert "oracle" not in json.loads(l4s("score", mask, mask, "--json", "--rows", "0:9"))
     told = json.loads(l4s("polygons", pred, tmp_path / "out.gpkg", "--threshold", 0.4, "--json"))
     cut = (codes != 255) & (codes / 254 >= 0.4)
-    assert (told["pixels"], told["area"]) == (cut.sum(), 100.0 * cut.sum())
+    assert (told["pixels"], told["area_m2"]) == (cut.sum(), 100.0 * cut.sum())
     assert f"{told['landslides']} landslides" in l4s("polygons", pred, tmp_path / "out.geojson", "--threshold", 0.4)
