@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from l4s import rundir
 from l4s.data.domain import Domain
 from l4s.data.fitting import restore
-from l4s.data.probs import ProbFile, open_probs, write_probs
+from l4s.data.probs import CUT, ProbFile, open_probs, write_probs
 from l4s.engine import Engine
 from l4s.models.norm import domain_rows
 from l4s.recipe import Tta
@@ -88,13 +88,20 @@ def predict(
             domain=view.domain.name,
             tta=tta,
             kind=task.kind,
-            extra=task.about,
+            extra={**task.about, **_cut(view.domain)},
         ) as writer:
             for start, values in parts:
                 writer.put(start, values)
                 rundir.reached("predict.put")
     engine.wait()
     return open_probs(out)
+
+
+def _cut(domain: Domain) -> dict[str, str]:
+    """Which cut of a scene the patches are, where `l4s data chip` made them: ids alone do not say where they lie."""
+    path = domain.patches[0].image.resolve().parents[2] / "manifest.json"
+    found = rundir.read_json(path).get("fingerprint") if path.is_file() else None
+    return {CUT: found} if isinstance(found, str) else {}
 
 
 def share(engine: Engine, view: View, batch: int) -> Iterator[tuple[int, Tensor]]:

@@ -20,6 +20,7 @@ from l4s.rundir import replace_durably
 
 Kind = Literal["probability", "score"]
 Extra = Mapping[str, str | float | int]
+CUT = "cut"  # the key of `extra` that names the manifest of the scene that the patches were cut from
 
 ONE = 0x3C00
 """The bits of float16 1.0: the values in [0,1] are exactly the codes 0..ONE, in the same order."""

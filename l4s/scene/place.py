@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from l4s import log
-from l4s.data.probs import ProbFile, open_probs
+from l4s.data.probs import CUT, ProbFile, open_probs
 from l4s.data.readers import read_array
 from l4s.errors import DataError
 from l4s.scene.manifest import Manifest, read_manifest
@@ -31,6 +31,10 @@ def place(probs: Path, manifest: Path, out: Path) -> Path:
         DataError: files that cannot be read, ids or sizes that do not fit.
     """
     found, chips = open_probs(probs), read_manifest(manifest)
+    if found.extra.get(CUT, chips.fingerprint) != chips.fingerprint:
+        raise DataError(
+            f"{probs} was predicted on chips of another cut than {manifest} tells of: give the manifest of those"
+        )
     if unknown := [id for id in found.ids if id not in chips.chips]:
         raise DataError(f"{probs} holds patch {unknown[0]!r}, which {manifest} does not: they belong to different cuts")
     scalar = not found.shapes[0]

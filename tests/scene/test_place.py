@@ -4,21 +4,38 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scene_factory import write_scene
+from torch import nn
 from typer.testing import CliRunner
 
 from l4s.cli import app
-from l4s.data.probs import write_probs
+from l4s.data.bands import Bands
+from l4s.data.domain import open_domain
+from l4s.data.probs import CUT, write_probs
+from l4s.engine import start_engine
 from l4s.errors import DataError
+from l4s.predict import View, predict
+from l4s.recipe import DomainConfig
 from l4s.scene.chip import Cut, cut_chips
 from l4s.scene.manifest import read_manifest
 from l4s.scene.place import place
 from l4s.scene.raster import open_scene, read_tags, reading
 from l4s.scene.result import encode, open_result
 
+ONE = Bands(file=("b1",), terrain=(), rgb=("b1", "b1", "b1"))
 ABOUT = {"member": "m", "fingerprint": "print", "domain": "d", "tta": "none"}
+
+
+class Answers:
+    """A task that says 0.5 everywhere."""
+
+    kind, about = "probability", {}
+
+    def probs(self, model, image):
+        return torch.full_like(image[:, 0], 0.5)
 
 
 def codes_of(path):
@@ -27,9 +44,9 @@ def codes_of(path):
         return reader.values(0, 0, scene.grid.height, scene.grid.width)[0]
 
 
-def write_values(path, values, ids, kind="probability"):
+def write_values(path, values, ids, kind="probability", **extra):
     values = np.asarray(values, np.float16)
-    with write_probs(path, ids=ids, shape=values.shape, kind=kind, **ABOUT) as writer:
+    with write_probs(path, ids=ids, shape=values.shape, kind=kind, extra=extra, **ABOUT) as writer:
         writer.put(0, values)
     return path
 
@@ -149,6 +166,21 @@ def test_what_does_not_fit(tmp_path):
         (tmp_path / "m.json").write_text(text)
         with pytest.raises(DataError, match="m.json is no manifest of `l4s data chip`"):
             read_manifest(tmp_path / "m.json")
+
+
+def test_chips_of_another_cut_are_refused(tmp_path):
+    """Their ids are the same numbers, and lie elsewhere."""
+    codes = np.random.default_rng(0).integers(0, 255, (8, 8))
+    one, other = (cut_codes(tmp_path / name, codes, window=4, stride=stride) for name, stride in (("a", 4), ("b", 2)))
+    domain = open_domain("d", DomainConfig(role="eval", split="train"), ONE, one.folder, tmp_path / "cache")
+    whole = np.ones((len(domain), 1), np.float32)
+    view = View(domain, domain.predicted, whole, 0 * whole)
+    about = {"member": "m", "fingerprint": "f"}
+    probs = predict(start_engine("cpu", "fp32"), Answers(), [nn.Identity()], view, tmp_path / "p.h5", **about)
+    assert probs.extra[CUT] == one.fingerprint != other.fingerprint
+    place(probs.path, one.folder, tmp_path / "out.tif")
+    with pytest.raises(DataError, match="p.h5 was predicted on chips of another cut than .*b/chips"):
+        place(probs.path, other.folder, tmp_path / "no.tif")
 
 
 def test_the_command(tmp_path):
