@@ -194,7 +194,7 @@ def learnt_mode(plan: Plan, member: Member, asked: str | None) -> Normalise:
     if len(modes) > 1:
         raise RunError(
             f"{', '.join(names)} were normalised in several ways ({', '.join(sorted(modes))}), so that nothing says how new "
-            f"images should be: choose one with --normalise"
+            "images should be: choose one with --normalise"
         )
     return modes.pop()
 

@@ -53,9 +53,8 @@ def open_session(
     engine = _engine(root, machine)
     for name, cell in cells.items():
         opened = open_run(cell, engine, data, RunDir(root / name, cell=name), machine, find_recipe(recipe))
-        if (
-            engine.main and not (root / "env.json").is_file()
-        ):  # only now: a run whose data cannot be read leaves nothing
+        # only now: a run whose data cannot be read leaves nothing behind; and once: trainings tell where they were made
+        if engine.main and not (root / "env.json").is_file():
             rundir.write_json(root / "env.json", environment(engine) | {"argv": sys.argv[1:]})
         yield opened
 
