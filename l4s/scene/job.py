@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import cast, get_args
 
 from l4s import log, rundir
-from l4s.apply import finished_round, known, learnt_mode, precision, sources_of, stored_moments, trainings
 from l4s.data.probs import Kind
 from l4s.errors import RunError
 from l4s.load import Member
@@ -16,6 +15,7 @@ from l4s.recipe import DomainConfig, Normalise, Tta, fingerprint
 from l4s.scene.raster import Scene, open_scene
 from l4s.session import Machine
 from l4s.tasks import build_task
+from l4s.use import finished_round, known, learnt_mode, precision, sources_of, stored_moments, trainings
 
 FORMAT = 1  # raised when the same options come to mean something else
 THRESHOLD = 0.5

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from l4s import log, tiles
-from l4s.apply import stored_moments
 from l4s.data.stats import constants, pool
 from l4s.engine import Engine, start_engine
 from l4s.errors import RunError
@@ -21,6 +20,7 @@ from l4s.scene.statistics import load_moments, scene_moments, store_moments
 from l4s.scene.windows import Layout, Strip, predict_rows
 from l4s.session import Machine
 from l4s.tasks import build_task
+from l4s.use import stored_moments
 
 
 def predict_scene(run: Path, scene: Path, out: Path, machine: Machine, use: SceneUse) -> Path | None:
