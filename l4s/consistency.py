@@ -37,7 +37,7 @@ def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
     """
     for problem in (
         *_names(recipe),
-        *_rounds(recipe),
+        *_rounds(recipe, members),
         *_starts(recipe, members),
         *_ensemble(recipe, members),
         *_submit(recipe),
@@ -99,7 +99,8 @@ def _parts(recipe: Recipe) -> Iterator[str]:
             )
 
 
-def _rounds(recipe: Recipe) -> Iterator[str]:
+def _rounds(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
+    known = {*recipe.member, *(member.name for member in members)}
     numbers = [entry.round for entry in recipe.round]
     if recipe.pseudo.stop and recipe.rounds < 2:
         yield f"pseudo.stop compares the labels of two rounds, but rounds = {recipe.rounds} makes labels once at most"
@@ -107,12 +108,13 @@ def _rounds(recipe: Recipe) -> Iterator[str]:
         if entry.round > recipe.rounds or numbers.count(entry.round) > 1:
             yield f"[[round]] {entry.round} is given twice, or lies beyond rounds = {recipe.rounds}"
         for name in (*entry.train, *entry.labels_from):
-            if name not in recipe.member:
-                yield f"[[round]] {entry.round} names {name!r}{did_you_mean(name, recipe.member)}"
+            if name not in known:
+                yield f"[[round]] {entry.round} names {name!r}{did_you_mean(name, known)}"
         if entry.labels_from and entry.round == 0:
             yield "[[round]] 0 has labels_from, but round 0 trains without pseudo labels: leave it out"
         before = next((e.train for e in recipe.round if e.round == entry.round - 1), ())
-        if idle := [name for name in entry.labels_from if before and name not in before]:
+        trained = [member for member in members if not before or member.named(before)]
+        if idle := [name for name in entry.labels_from if not any(member.named([name]) for member in trained)]:
             yield f"[[round]] {entry.round} takes labels from {idle[0]!r}, which round {entry.round - 1} does not train"
 
 
@@ -122,7 +124,7 @@ def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
     steps = {entry.round: entry.steps for entry in recipe.round if entry.steps is not None}
     for number in range(recipe.rounds + 1):
         named = next((entry.train for entry in recipe.round if entry.round == number), ())
-        trained = {member.name: member for member in members if not named or member.base in named}
+        trained = {member.name: member for member in members if not named or member.named(named)}
         for name, member in trained.items():
             continues = number and member.config.train.start == "continue"
             if continues and name not in before:

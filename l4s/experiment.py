@@ -197,7 +197,7 @@ class Experiment:
             RecipeError: there are none.
         """
         names = self.round(number).labels_from
-        trained = [member for member in self.trained(number - 1) if not names or member.base in names]
+        trained = [member for member in self.trained(number - 1) if not names or member.named(names)]
         if found := [member for member in trained if self.group(member) == group]:
             return found
         what = f"round {number}, ensemble {group!r}" if group else f"round {number}"

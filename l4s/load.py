@@ -35,6 +35,10 @@ class Member:
     init: str | None  # "member:<expanded name>", "run:...", or a file
     features: str | None = None  # "member:<expanded name>"
 
+    def named(self, names: Collection[str]) -> bool:
+        """Whether `names` has this member, by its own name or by that of its table, which stands for its whole grid."""
+        return self.name in names or self.base in names
+
 
 def recipe_folder() -> Path:
     """Where the shipped recipes lie: inside the wheel, or at the top of a checkout."""

@@ -57,6 +57,6 @@ def chosen(x: Experiment, number: int, names: Sequence[str]) -> list[Member]:
     """
     members = x.trained(number)
     for name in names:
-        if not any(name in (member.name, member.base) for member in members):
+        if not any(member.named([name]) for member in members):
             raise RunError(f"round {number} trains no member {name!r}{did_you_mean(name, [m.name for m in members])}")
-    return [member for member in members if not names or {member.name, member.base} & set(names)]
+    return [member for member in members if not names or member.named(names)]

@@ -27,7 +27,7 @@ class Plan:
     def trained(self, number: int) -> list[Member]:
         """The members that train in a round."""
         entry = self.round(number)
-        chosen = [member for member in self.members if not entry.train or member.base in entry.train]
+        chosen = [member for member in self.members if not entry.train or member.named(entry.train)]
         return chosen if entry.steps is None else [with_steps(member, entry.steps) for member in chosen]
 
     def last_round(self) -> int:

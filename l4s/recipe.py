@@ -390,6 +390,7 @@ class MemberConfig(Section):
 class Round(Section):
     """What changes in one round: who trains and for how long, and which members' ensemble labels the targets.
 
+    `train` and `labels_from` name members by their table, which stands for its whole grid, or one of a grid, as "lite0-seed0".
     `steps = 0` takes the weights that members start from as they are.
     """
 

@@ -369,6 +369,18 @@ DEALT = (
             "takes labels from 'b', which round 0 does not train",
         ),
         (
+            [
+                "grid = { seed = [0, 1] }",
+                "[[round]]",
+                "round = 0",
+                "train = ['a-seed0']",
+                "[[round]]",
+                "round = 1",
+                "labels_from = ['a-seed1']",
+            ],
+            "takes labels from 'a-seed1', which round 0 does not train",
+        ),
+        (
             ["[member.b]", MEMBER, "init = 'member:a'", "[[round]]", "round = 1", "train = ['b']"],
             "member 'b' starts from 'a', which round 1 does not train",
         ),

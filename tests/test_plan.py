@@ -78,3 +78,12 @@ def test_hrnet_ocr_joins_the_winner_s_last_round(tmp_path):
 
 def test_the_organisers_adam_decays_every_parameter():
     assert load_recipe("l4s-baseline").member["unet"].train.optimiser.decay_all
+
+
+def test_a_round_names_a_whole_grid_or_one_of_it(tmp_path):
+    rounds = [{"round": 0, "train": ["a", "b"]}, {"round": 1, "train": ["b", "a-seed1"], "labels_from": ["a-seed0"]}]
+    member = tomllib.loads(RECIPE)["member"]
+    member["a"]["grid"] = {"seed": [0, 1]}
+    plan = planned(tmp_path, member=member, round=rounds)
+    names = [[member.name for member in plan.trained(number)] for number in (0, 1)]
+    assert names == [["a-seed0", "a-seed1", "b"], ["a-seed1", "b"]]
