@@ -18,6 +18,7 @@ from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, open_experiment
 from l4s.load import expand, find_recipe, load_cells, resolved
 from l4s.optim import build_optimizer, factor
+from l4s.plan import Plan
 from l4s.recipe import Recipe
 from l4s.rundir import RunDir
 from l4s.tasks import build_task
@@ -46,17 +47,27 @@ def open_session(
     Raises:
         L4SError: anything that is wrong with the recipe is said before data are read.
     """
-    cells = load_cells(recipe, overrides)
-    for cell in cells.values():
-        check_parts(cell)
-    root = run or Path("runs") / next(iter(cells.values())).name
+    root, plans = preview(recipe, overrides, run)
     engine = _engine(root, machine)
-    for name, cell in cells.items():
-        opened = open_run(cell, engine, data, RunDir(root / name, cell=name), machine, find_recipe(recipe))
+    for plan in plans:
+        opened = open_run(plan.recipe, engine, data, plan.run, machine, find_recipe(recipe))
         # only now: a run whose data cannot be read leaves nothing behind; and once: trainings tell where they were made
         if engine.main and not (root / "env.json").is_file():
             rundir.write_json(root / "env.json", environment(engine) | {"argv": sys.argv[1:]})
         yield opened
+
+
+def preview(recipe: str, overrides: Sequence[str], run: Path | None) -> tuple[Path, list[Plan]]:
+    """The folder of a run, and the plan of each cell of its recipe, checked as far as that needs no data. Writes nothing.
+
+    Raises:
+        RecipeError: anything that is wrong with the recipe.
+    """
+    cells = load_cells(recipe, overrides)
+    for cell in cells.values():
+        check_parts(cell)
+    root = run or Path("runs") / next(iter(cells.values())).name
+    return root, [Plan(RunDir(root / name, cell=name), cell, expand(cell)) for name, cell in cells.items()]
 
 
 def check_parts(recipe: Recipe) -> None:

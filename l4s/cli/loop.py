@@ -53,8 +53,14 @@ def run(
     workers: Workers = 0,
     cache: Cache = None,
     deterministic: Deterministic = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the recipe and show its steps; reads no data, writes nothing.")
+    ] = False,
 ) -> None:
     """All rounds of a recipe; the same command resumes."""
+    if dry_run:
+        _foreseen(named(recipe), sets or [], run)
+        return
     from l4s.pipeline import run_recipe
     from l4s.session import Machine, open_session
 
@@ -221,6 +227,24 @@ def pseudolabel(
 
     for x in open_session(named(recipe), sets or [], data, run, Machine("cpu", cache=cache)):
         run_pseudo(x, round_)
+
+
+def _foreseen(recipe: str, sets: list[str], run: Path | None) -> None:
+    """The steps of a recipe, and how many trainings are not there yet."""
+    import time
+
+    from l4s.cli.status import show_rounds
+    from l4s.session import preview
+    from l4s.status import cell_status
+
+    left = []
+    for plan in preview(recipe, sets, run)[1]:
+        rounds = cell_status(plan, time.time())["rounds"]
+        show_rounds(plan.run.root, rounds)
+        left += [step for each in rounds for step in each["members"] if step["state"] != "done"]
+    steps = sum(step["steps"] - step["step"] for step in left)
+    typer.echo(f"{len(left)} trainings with at most {steps:,} steps are left")
+    typer.echo("Equal ones are made once, and taken over from the runs beside this one.")
 
 
 def _reached(run: "RunDir", data: Path) -> None:

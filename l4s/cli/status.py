@@ -32,8 +32,7 @@ def status(run: Run, json: Json = False) -> None:
         show.as_json(cells)
         return
     for cell in cells:
-        body = [line for each in cell["rounds"] for line in lines(each)]
-        show.table("/".join(filter(None, (str(run), cell["cell"]))), HEADER, body, names=3)
+        show_rounds(run / cell["cell"], cell["rounds"])
         for card in cell["submissions"]:
             typer.echo(f"submission {card['name']}: {card['patches']} masks, {card['positive_share']:.2%} landslide")
 
@@ -118,6 +117,11 @@ def _scores(row: dict[str, Any]) -> tuple[str, ...]:
     oracle = "" if row["oracle_f1"] is None else f"{row['oracle_f1']:.3f}"
     name = f"{row['name']}, mean of {row['n']}" if row["kind"] == "seeds" else row["name"]
     return row["domain"], str(row["round"]), name, row["tta"], f1, oracle
+
+
+def show_rounds(place: Path, rounds: list[dict[str, Any]]) -> None:
+    """The steps of a run as a table."""
+    show.table(str(place), HEADER, [line for each in rounds for line in lines(each)], names=3)
 
 
 def lines(state: dict[str, Any]) -> Iterator[list[str]]:

@@ -134,6 +134,30 @@ def test_what_a_run_came_to(tiny):
     assert [row["f1"] for row in found["scores"]] == [row["f1"] for row in last] != []
 
 
+def test_a_dry_run_shows_what_is_left_without_data_and_leaves_nothing(l4s, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = l4s("run", "l4s-rgb-scale", "--dry-run", "--set", "train.steps=300", "--data", "nowhere")
+    assert shown.exit_code == 0, shown.output
+    assert "2 trainings with at most 600 steps are left" in shown.stdout
+    assert [line for line in shown.stdout.splitlines() if line.startswith("runs/")] == [
+        "runs/l4s-rgb-scale/x1",
+        "runs/l4s-rgb-scale/x2",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_a_finished_run_has_nothing_left(l4s, tiny):
+    shown = l4s("run", tiny / "tiny.toml", "--dry-run", "--run", tiny / "run")
+    assert shown.exit_code == 0, shown.output
+    assert "0 trainings with at most 0 steps are left" in shown.stdout
+
+
+def test_a_dry_run_refuses_a_loss_that_does_not_exist(l4s):
+    shown = l4s("run", "l4s-rgb", "--dry-run", "--set", "train.loss=[{ name = 'dise' }]")
+    assert shown.exit_code == 2
+    assert "did you mean 'dice'" in shown.stderr
+
+
 @pytest.mark.slow
 def test_a_finished_run_says_so_and_what_comes_next(l4s, tiny, tmp_path):
     shutil.copytree(tiny / "run", tmp_path / "run")
