@@ -8,6 +8,7 @@ from l4s.data.probs import open_probs
 from l4s.data.readers import find_patches, patch_sides
 from l4s.errors import DataError
 from l4s.plan import Choice, find_ensemble, find_group, one_cell, read_plan, submission_facts
+from l4s.recipe import Threshold
 from l4s.score import threshold_of
 from l4s.submit import CheckReport, SubmissionCard, check, submit
 
@@ -17,38 +18,35 @@ UNKNOWN_IDS = "whether every image has its mask is not proven: give --ids-from o
 
 
 def pack_entry(
-    source: Path, out: Path, choice: Choice, threshold: float | None = None, min_area: int | None = None
+    source: Path, out: Path, choice: Choice, threshold: Threshold | None = None, min_area: int | None = None
 ) -> SubmissionCard:
     """Pack a ProbFile, or the ensemble of a run that `choice` means, as a checked zip with its card.
 
     Args:
         source: a ProbFile, or a run directory.
-        threshold: None for that of the run's `[submit]`, or 0.5, or what scores are cut at. `min_area` likewise, or 0 pixels.
+        threshold: a number or "expected_f1"; None for that of the run's `[submit]`, or 0.5, or what scores are cut at.
+            `min_area` likewise, or 0 pixels.
 
     Raises:
         RunError: the run has no such ensemble.
         DataError: the probabilities make no valid zip, or `choice` is given for a file.
     """
-    facts: dict[str, object] = {}
-    configured = None
-    probs = source
-    if source.is_dir():
-        plan = read_plan(one_cell(source))
-        number, probs = find_ensemble(plan, choice)
-        configured = plan.recipe.submit
-        if threshold is None:
-            threshold = configured.threshold if configured else threshold_of(open_probs(probs))
-        group = find_group(plan, number, choice.group)
-        facts = submission_facts(plan, number, group, tta=choice.tta, threshold=threshold)
-        if number < plan.last_round() and choice.round is None:
-            log.warn(f"round {number} is packed: the run has not reached its last round {plan.last_round()} yet")
-    elif choice != Choice():
-        raise DataError(f"{source} is one ProbFile: a domain, tta, round or group can be chosen of a run only")
-    if threshold is None:
-        threshold = threshold_of(open_probs(probs))
-    if min_area is None:
-        min_area = configured.min_area if configured else MIN_AREA
-    return submit(open_probs(probs), out, threshold=threshold, min_area=min_area, facts=facts)
+    if not source.is_dir():
+        if choice != Choice():
+            raise DataError(f"{source} is one ProbFile: a domain, tta, round or group can be chosen of a run only")
+        probs = open_probs(source)
+        return submit(probs, out, threshold=threshold_of(probs, threshold), min_area=min_area or MIN_AREA, facts={})
+    plan = read_plan(one_cell(source))
+    number, path = find_ensemble(plan, choice)
+    probs, configured = open_probs(path), plan.recipe.submit
+    if configured:
+        threshold = configured.threshold if threshold is None else threshold
+        min_area = configured.min_area if min_area is None else min_area
+    at = threshold_of(probs, threshold)
+    facts = submission_facts(plan, number, find_group(plan, number, choice.group), threshold=at, tta=choice.tta)
+    if number < plan.last_round() and choice.round is None:
+        log.warn(f"round {number} is packed: the run has not reached its last round {plan.last_round()} yet")
+    return submit(probs, out, threshold=at, min_area=min_area or MIN_AREA, facts=facts)
 
 
 def check_entry(zip_: Path, ids_from: Path | None, images: Path | None, shape: str | None) -> CheckReport:

@@ -164,7 +164,7 @@ def find_group(plan: Plan, number: int, group: str | None) -> str:
 
 
 def submission_facts(
-    plan: Plan, number: int, group: str, *, tta: str | None = None, threshold: float | None = None
+    plan: Plan, number: int, group: str, *, threshold: float, tta: str | None = None
 ) -> dict[str, object]:
     """What the card of a submission says of the ensemble it was cut from.
 
@@ -173,18 +173,16 @@ def submission_facts(
     another threshold than they are: theirs, or None where they have several.
 
     Args:
+        threshold: of the submission.
         tta: of the submission; None for what the recipe ensembles.
-        threshold: of the submission; None for that of `[submit]`.
     """
     members = [member.name for member in plan.groups(number)[group]]
     facts: dict[str, object] = {"recipe": plan.recipe.name, "run": plan.run.root.resolve().name, "round": number}
     rows = _local_rows(plan, number, group, tta or plan.recipe.ensemble_tta)
     scores = {domain: row["f1"] for domain, row in rows.items()}
     facts |= {"members": members} | ({"local_scores": scores} if scores else {})
-    if threshold is None and plan.recipe.submit:
-        threshold = plan.recipe.submit.threshold
     at = {row["threshold"] for row in rows.values()}
-    if at and threshold is not None and at != {threshold}:
+    if at and at != {threshold}:
         facts["local_threshold"] = at.pop() if len(at) == 1 else None
     return facts
 

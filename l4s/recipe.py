@@ -6,7 +6,7 @@ A recipe holds the science only. Paths of a person, devices, worker and GPU coun
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -16,6 +16,7 @@ from l4s.errors import did_you_mean
 Normalise = Literal["separated", "source", "official", "imagenet", "patch"]
 Tta = Literal["none", "flip", "d4"]
 Judge = Literal["f1", "accuracy", "ap", "loss"]
+Threshold = Annotated[float, Field(gt=0, lt=1)] | Literal["expected_f1"]
 
 
 class Section(BaseModel):
@@ -436,10 +437,13 @@ class Ensemble(Section):
 
 
 class Submit(Section):
-    """The zip that the last round ends in."""
+    """The zip that the last round ends in.
+
+    `threshold = "expected_f1"` cuts where F1 would be highest if the probabilities were true; it reads no labels.
+    """
 
     domain: str
-    threshold: float = Field(default=0.5, gt=0, lt=1)
+    threshold: Threshold = 0.5
     min_area: int = Field(default=0, ge=0)
 
 

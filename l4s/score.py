@@ -31,8 +31,9 @@ from l4s.metrics import (
     pooled_scores,
     predicted,
 )
+from l4s.recipe import Threshold
 from l4s.submit import BROKEN_HDF5, BROKEN_ZIP, MAX_MEMBER
-from l4s.thresholds import CONTAMINATION, cuts, label_free, plain
+from l4s.thresholds import CONTAMINATION, EXPECTED_F1, cuts, label_free, plain
 
 IGNORE = 255
 PROBABLE, BY_DEFAULT = 0.5, "quantile"
@@ -76,8 +77,9 @@ class ScoreRow:
 
     `f1_low` and `f1_high` bound F1 at 95 % over patches drawn again. `mean_iou` is the mean of landslide's and
     background's. Those with a default need probabilities and are None for masks; what is called oracle chose its
-    threshold with the labels at hand. `auroc` is None, too, where a class is missing. `cuts` are for scores that are only
-    ordered: thresholds by name, and the scores there.
+    threshold with the labels at hand. `auroc` is None, too, where a class is missing. `cuts` are the scores at thresholds
+    that were chosen without labels, by name: "expected_f1" of probabilities, "quantile" and "otsu" of scores that are only
+    ordered; and at the "oracle".
     """
 
     patches: int
@@ -168,15 +170,26 @@ def value_counts(probs: ProbFile, truth: Truth) -> np.ndarray:
     return np.asarray(np.sum(counts, axis=0))
 
 
-def threshold_of(probs: ProbFile) -> float:
-    """Where a file is cut by default: 0.5, or the quantile of scores that are only ordered."""
-    return _thresholds(probs).get(BY_DEFAULT, PROBABLE)
+def threshold_of(probs: ProbFile, wanted: Threshold | None = None) -> float:
+    """Where a file is cut: at a number that is wanted, or where its expected F1 is highest ("expected_f1").
+
+    By default probabilities are cut at 0.5, and scores that are only ordered at their quantile.
+
+    Raises:
+        DataError: "expected_f1" of scores that are only ordered, which are no probabilities.
+    """
+    probable = probs.kind == "probability"
+    if wanted == EXPECTED_F1 and not probable:
+        raise DataError(f"{probs.path} holds scores that are only ordered: {EXPECTED_F1} needs probabilities")
+    if isinstance(wanted, float):
+        return wanted
+    return PROBABLE if wanted is None and probable else _thresholds(probs)[EXPECTED_F1 if probable else BY_DEFAULT]
 
 
 def _thresholds(probs: ProbFile) -> dict[str, float]:
-    """Label-free thresholds of scores that are only ordered; none of probabilities."""
+    """Label-free thresholds by name."""
     if probs.kind == "probability":
-        return {}
+        return label_free(probs.patches())
     return label_free(probs.patches(), float(probs.extra.get("contamination", CONTAMINATION)))
 
 
@@ -334,4 +347,8 @@ def _summary(mask: np.ndarray) -> str:
 
 
 def _plain(row: ScoreRow) -> dict[str, Any]:
-    return {name: value for name, value in sorted(asdict(row).items()) if value is not None}
+    return {name: _in_order(value) for name, value in sorted(asdict(row).items()) if value is not None}
+
+
+def _in_order(value: Any) -> Any:
+    return {key: _in_order(each) for key, each in sorted(value.items())} if isinstance(value, Mapping) else value

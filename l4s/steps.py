@@ -24,7 +24,8 @@ from l4s.member import adapt_member, adapts, initial_member, norm_domains, train
 from l4s.plan import submission_facts
 from l4s.predict import predict
 from l4s.pseudo import PseudoLabels, changed, open_pseudo, pseudo, warnings
-from l4s.recipe import Submit, Tta, fingerprint
+from l4s.recipe import Tta, fingerprint
+from l4s.score import threshold_of
 from l4s.submit import read_card, submit
 from l4s.tasks import build_task
 
@@ -180,22 +181,23 @@ def run_submit(x: Experiment) -> None:
         folder = x.run.ensemble(last, group)
         probs = open_probs(x.run.probs(folder, config.domain, x.recipe.ensemble_tta))
         name = "-".join(filter(None, (x.recipe.name, config.domain, group)))
-        facts = submission_facts(x.plan, last, group)
+        threshold = threshold_of(probs, config.threshold)
+        facts = submission_facts(x.plan, last, group, threshold=threshold)
         out = x.run.submission / f"{name}.zip"
-        if not _is_packed(out, probs, config, facts):
-            submit(probs, out, threshold=config.threshold, min_area=config.min_area, facts=facts)
+        if not _is_packed(out, probs, threshold, config.min_area, facts):
+            submit(probs, out, threshold=threshold, min_area=config.min_area, facts=facts)
             log.info(f"submission: {out}")
     rundir.reached("submit.done")
 
 
-def _is_packed(out: Path, probs: ProbFile, config: Submit, facts: Mapping[str, object]) -> bool:
+def _is_packed(out: Path, probs: ProbFile, threshold: float, min_area: int, facts: Mapping[str, object]) -> bool:
     """Does this zip lie there with its card, cut from these probabilities in this way?"""
     card = out.with_suffix(".json")
     if not (out.is_file() and card.is_file()):
         return False
     found = read_card(card)
     made = (found.fingerprint, found.threshold, found.min_area, dict(found.facts))
-    wanted = (probs.fingerprint, config.threshold, config.min_area, facts)
+    wanted = (probs.fingerprint, threshold, min_area, facts)
     return made == wanted and found.sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
 
 

@@ -11,7 +11,8 @@ HOW = (
     "F1 of the landslide class at threshold 0.5, pooled over all pixels, or over patches where it says so; "
     "in brackets its 95 % interval over patches drawn "
     "again (neighbouring patches are alike: about a new region the doubt is larger); ± is the standard deviation over seeds. "
-    "*Oracle* chose its threshold with the labels it is scored on: a bound, not a result."
+    '*Label-free* is cut where F1 would be highest if the probabilities were true (`threshold = "expected_f1"`); '
+    "*oracle* chose its threshold with the labels it is scored on: a bound, not a result."
 )
 HOW_SCORES = (
     "Values that are only ordered: 0.5 means nothing to them, and their rows above are at the quantile. Quantile and Otsu choose a "
@@ -41,7 +42,7 @@ def markdown(name: str, about: Mapping[str, Any], rows: Sequence[Row], unscored:
     for place in places:
         there = [row for row in rows if _key(row) == place]
         parts += [f"## {place[1]}, tta {place[2]}", _detail(there)]
-        if ordered := [row for row in there if row.get("cuts")]:
+        if ordered := [row for row in there if _ordered(row)]:
             parts += [HOW_SCORES, _cuts(ordered)]
     if changed := [row for row in rows if "change" in row]:
         parts += ["## Change of F1 since round 0, over the same patches", _overview(changed, places, _change)]
@@ -86,7 +87,20 @@ def _overview(rows: Sequence[Row], places: Sequence[tuple[str, str, str]], cell:
 
 
 def _detail(rows: Sequence[Row]) -> str:
-    header = ["round", "member", "patches", "F1", "P", "R", "IoU", "mean IoU", "accuracy", "AP", "oracle F1"]
+    header = [
+        "round",
+        "member",
+        "patches",
+        "F1",
+        "P",
+        "R",
+        "IoU",
+        "mean IoU",
+        "accuracy",
+        "AP",
+        "label-free F1",
+        "oracle F1",
+    ]
     printed = any("printed_scores" in row for row in rows)
     header += ["found / true share", *(["printed"] if printed else [])]
     body = []
@@ -126,13 +140,23 @@ def _scores(row: Row) -> list[str]:
     shares = f"{row['predicted_share']:.2%} / {row['true_share']:.2%}"
     keys = ("precision", "recall", "iou", "mean_iou", "accuracy", "average_precision")
     numbers = [_mean(row, key) for key in keys]
-    return [str(row.get("patches", "")), _f1(row), *numbers, _oracle(row), shares]
+    return [str(row.get("patches", "")), _f1(row), *numbers, _label_free(row), _oracle(row), shares]
+
+
+def _ordered(row: Row) -> bool:
+    """Are its values only ordered, and cut at quantiles?"""
+    return "quantile" in (row.get("cuts") or ())
+
+
+def _label_free(row: Row) -> str:
+    cut = (row.get("cuts") or {}).get("expected_f1")
+    return "" if cut is None or row["true_share"] == 0 else f"{cut['f1']:.3f} (at {cut['threshold']:.2f})"
 
 
 def _f1(row: Row) -> str:
     if row["true_share"] == 0:
         return NOTHING
-    where = " at quantile" if row.get("cuts") else ""
+    where = " at quantile" if _ordered(row) else ""
     shown = _mean(row, "f1") if "n" in row else f"{row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
     return shown + where
 

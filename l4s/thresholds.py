@@ -1,16 +1,18 @@
-"""Where to cut scores that are only ordered: without labels, or, called oracle, with those they are scored on.
+"""Where to cut values into landslide and background: without labels, or, called oracle, with those they are scored on.
 
-All work on counts of float16 codes, as `l4s.metrics` makes them, and are exact for the values as they are stored.
+All work on counts of stored values, as `l4s.metrics` makes them of float16 codes, and are exact for these values.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import numpy as np
 
 from l4s.metrics import CODE_VALUES, accuracy_of, best_threshold, code_counts, mean_iou_of, scores_at
 
 CONTAMINATION = 0.05  # the paper names no threshold
+EXPECTED_F1: Final = "expected_f1"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,24 @@ class Cut:
     mean_iou: float
     accuracy: float
     predicted_share: float
+
+
+def expected_f1(counts: np.ndarray, values: np.ndarray = CODE_VALUES) -> float:
+    """The threshold whose F1 would be highest if pixels were landslide as often as their probability says; at most 0.5.
+
+    With n(t) pixels of probability t or more, and s(t) the sum of their probabilities, the F1 to expect there is
+    2 s(t) / (n(t) + s(0)), a ratio of expectations that many pixels make exact. A pixel is worth marking from half of its
+    maximum on (Lipton et al. 2014, "Optimal thresholding of classifiers to maximize F1 measure"), and this half is returned;
+    0.5 where all probabilities are 0.
+
+    Args:
+        counts: (K,) pixels of each value.
+        values: (K,) float64, rising, in [0, 1].
+    """
+    above = np.cumsum(counts[::-1])
+    sums = np.cumsum((counts * values)[::-1])
+    best = float(np.max(2 * sums / np.maximum(above + sums[-1], 1)))
+    return best / 2 if best else 0.5
 
 
 def quantile(counts: np.ndarray, contamination: float = CONTAMINATION) -> float:
@@ -55,11 +75,17 @@ def otsu(counts: np.ndarray) -> float:
     return float(values[1 + int(np.argmax(below * above * apart**2))])
 
 
-def label_free(patches: Iterable[np.ndarray], contamination: float = CONTAMINATION) -> dict[str, float]:
-    """Thresholds for the float16 values of some patches, whose truth nobody knows, by the name of how they are chosen."""
+def label_free(patches: Iterable[np.ndarray], contamination: float | None = None) -> dict[str, float]:
+    """Thresholds for the float16 values of some patches, whose truth nobody knows, by the name of how they are chosen.
+
+    Args:
+        contamination: the share of scores that are only ordered to call landslide; None for probabilities.
+    """
     counts = np.zeros(len(CODE_VALUES), np.int64)
     for values in patches:
         counts += code_counts(values, np.zeros(values.shape, np.uint8), np.ones(values.shape, bool))[0]
+    if contamination is None:
+        return {EXPECTED_F1: expected_f1(counts)}
     return {"quantile": quantile(counts, contamination), "otsu": otsu(counts)}
 
 

@@ -51,7 +51,8 @@ def check_row(row, values, masks, threshold):
     assert [row.precision, row.recall, row.f1, row.iou] == pytest.approx(wanted, abs=1e-12)
     both = (jaccard_score(t, pred) + jaccard_score(1 - t, ~pred)) / 2
     assert [row.mean_iou, row.accuracy] == pytest.approx([both, accuracy_score(t, pred)], abs=1e-12)
-    assert row.auroc == pytest.approx(roc_auc_score(t, p), abs=1e-12) and row.cuts is None
+    assert row.auroc == pytest.approx(roc_auc_score(t, p), abs=1e-12)
+    assert row.cuts.keys() == {"expected_f1", "oracle"} and row.cuts["oracle"]["f1"] == row.oracle_f1
     assert [row.predicted_share, row.true_share] == pytest.approx([pred.mean(), t.mean()], abs=1e-12)
     assert row.average_precision == pytest.approx(average_precision_score(t, p), abs=1e-9)
     f1 = {value: f1_score(t, p >= value) for value in set(p)}
@@ -136,6 +137,18 @@ def test_scores_that_are_only_ordered_are_cut_without_labels(tmp_path):
     assert threshold_of(plainly) == 0.5 and score(plainly, truth).threshold == 0.5
 
 
+def test_a_file_is_cut_where_it_is_wanted(tmp_path):
+    values, masks = values_and_masks()
+    probs, scores = (make_probs(tmp_path / f"{kind}.h5", values, kind=kind) for kind in ("probability", "score"))
+    assert threshold_of(probs, 0.3) == threshold_of(scores, 0.3) == 0.3
+    free = threshold_of(probs, "expected_f1")
+    assert {"expected_f1": free} == label_free(values)
+    row = score(probs, Truth(IDS, masks, REGIONS)).pooled.cuts["expected_f1"]
+    assert row["f1"] == score(probs, Truth(IDS, masks, REGIONS), threshold=free).pooled.f1
+    with pytest.raises(DataError, match="only ordered: expected_f1 needs probabilities"):
+        threshold_of(scores, "expected_f1")
+
+
 def test_patches_with_landslides_are_counted(tmp_path):
     values, masks = values_and_masks()
     masks[1] = 0
@@ -183,7 +196,8 @@ def test_the_table_is_plain_json(tmp_path):
     text = json.dumps(table, allow_nan=False)
     assert text == json.dumps(table, sort_keys=True) and json.loads(text) == table
     assert table["source"]["member"] == "unet" and table["threshold"] == 0.5
-    numbers = table["pooled"].items()
+    cuts = table["pooled"].pop("cuts")
+    numbers = [*table["pooled"].items(), *cuts["expected_f1"].items()]
     assert {name for name, value in numbers if type(value) is int} == {"patches", "patches_with_landslide"}
     assert all(type(value) in (int, float) for _, value in numbers)
     oracle = best_threshold(code_counts(values, masks, masks != 255))
@@ -196,7 +210,7 @@ def test_masks_score_as_the_probabilities_they_are_cut_from(tmp_path):
     pred = {name: (row.astype(np.float64) >= 0.7).astype(np.uint8) for name, row in zip(IDS, values, strict=True)}
     whole = score(make_probs(tmp_path / "a.h5", values), truth, threshold=0.7).as_dict()
     cut = score_masks(dict(reversed(pred.items())), truth).as_dict()
-    without = {"average_precision", "oracle_threshold", "oracle_f1", "auroc"}
+    without = {"average_precision", "oracle_threshold", "oracle_f1", "auroc", "cuts"}
     assert cut["pooled"] == {name: value for name, value in whole["pooled"].items() if name not in without}
     assert "threshold" not in cut and cut["regions"].keys() == whole["regions"].keys()
 

@@ -482,7 +482,7 @@ def test_a_submission_is_packed_once(place, tmp_path):
     assert packed(tmp_path / "run") == (zip, card)
 
 
-@pytest.mark.parametrize("change", ["submit.threshold=0.55", "submit.min_area=9"])
+@pytest.mark.parametrize("change", ["submit.threshold=0.55", "submit.threshold=expected_f1", "submit.min_area=9"])
 def test_a_submission_of_other_settings_is_packed_again(place, tmp_path, change):
     run_recipe(opened(place, tmp_path / "run", "rounds=0"))
     before = packed(tmp_path / "run")[1]

@@ -8,7 +8,7 @@ from skimage.filters import threshold_otsu
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
 from l4s.metrics import CODE_VALUES, code_counts
-from l4s.thresholds import cuts, label_free, otsu, plain, quantile
+from l4s.thresholds import cuts, expected_f1, label_free, otsu, plain, quantile
 
 
 def counts_of(values):
@@ -17,6 +17,35 @@ def counts_of(values):
 
 
 SOME = st.lists(st.integers(0, 30).map(lambda n: n / 32), min_size=1, max_size=40)
+
+
+@given(SOME)
+def test_no_other_set_of_pixels_has_a_higher_expected_f1(values):
+    """Against every choice of how many of the highest to mark."""
+    v = np.sort(np.array(values))[::-1]
+    found = expected_f1(counts_of(values))
+    if not v.any():
+        assert found == 0.5
+        return
+    expected = 2 * np.cumsum(v) / (np.arange(1, len(v) + 1) + v.sum())
+    marked = int((v >= found).sum())
+    assert expected[marked - 1] == pytest.approx(expected.max(), abs=1e-12)
+    assert found == pytest.approx(expected.max() / 2) and found <= 0.5
+
+
+def test_where_probabilities_are_true_the_expected_f1_finds_the_best_threshold():
+    rng = np.random.default_rng(0)
+    probs = rng.beta(0.1, 1.0, 200_000).astype(np.float16)
+    target = (rng.random(probs.shape) < probs).astype(np.uint8)
+    counts = code_counts(probs, target, np.ones(probs.shape, bool))
+    found = plain(cuts(counts, label_free([probs])))
+    half = f1_score(target, probs >= 0.5)
+    assert found["oracle"]["f1"] - found["expected_f1"]["f1"] < 0.003 < 0.01 < found["oracle"]["f1"] - half
+    assert found["expected_f1"]["threshold"] == pytest.approx(found["expected_f1"]["f1"] / 2, abs=0.005)
+
+
+def test_sure_networks_are_cut_in_the_middle():
+    assert expected_f1(counts_of([0.0, 1.0, 0.0])) == 0.5
 
 
 @given(SOME, st.sampled_from([0.05, 0.3, 0.5, 0.99]))

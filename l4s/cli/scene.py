@@ -50,8 +50,12 @@ def predict(
         typer.Option(help="Names of the file's bands in file order, b4,b3,b2, where the file does not tell."),
     ] = None,
     threshold: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Landslide from here on, for the mask; default that of the run's submissions, else 0.5."),
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NUMBER|expected_f1",
+            help="Landslide from here on, for the mask; expected_f1: where F1 would be highest if the probabilities were "
+            "true. Default: that of the run's submissions, else 0.5.",
+        ),
     ] = None,
     window: Annotated[
         Optional[int],  # noqa: UP045
@@ -90,7 +94,8 @@ def predict(
     from l4s.session import Machine
 
     names = tuple(bands.split(",")) if bands else ()
-    use = SceneUse(round_, group, normalise, tta, window, stride, batch, threshold, read_shard(shard), names)
+    at = show.threshold(threshold)
+    use = SceneUse(round_, group, normalise, tta, window, stride, batch, at, read_shard(shard), names)
     machine = Machine(device, precision, deterministic=deterministic)
     if made := predict_scene(run, scene, to, machine, use):
         typer.echo(made)

@@ -10,8 +10,10 @@ from l4s.cli import show
 if TYPE_CHECKING:
     from l4s.score import ScoreRow
 
-HEADER = ("", "patches", "F1", "95 %", "P", "R", "IoU", "mean IoU", "accuracy", "AP", "oracle F1", "found", "true")
-
+HEADER = (
+    *("", "patches", "F1", "95 %", "P", "R", "IoU", "mean IoU", "accuracy"),
+    *("AP", "label-free F1", "oracle F1", "found", "true"),
+)
 CUT = ("threshold", "f1", "iou", "mean_iou")
 
 
@@ -36,10 +38,12 @@ def score(
 ) -> None:
     """Score a prediction: F1, precision, recall, IoU of the landslide class over all pixels.
 
-    Mean IoU is the mean of landslide and background. AP and the oracle threshold need probabilities; the oracle is
-    chosen with the truth, so it is a bound, not a result. Scores that are only ordered get thresholds of their own.
+    Mean IoU is the mean of landslide and background. AP and other thresholds need probabilities: the label-free one is
+    where F1 would be highest if the probabilities were true (expected_f1); the oracle is chosen with the truth, so it is a
+    bound, not a result. Scores that are only ordered get thresholds of their own.
     """
     from l4s.compare import read_regions, score_files
+    from l4s.thresholds import EXPECTED_F1
 
     found = score_files(pred, truth, threshold=threshold, regions=read_regions(regions or []), allow_subset=subset)
     if json:
@@ -53,7 +57,7 @@ def score(
         show.table(title, HEADER, body)
     else:
         show.facts(title, zip(HEADER[1:], body[0][1:], strict=True))
-    if found.pooled.cuts:
+    if found.pooled.cuts and EXPECTED_F1 not in found.pooled.cuts:
         sign = "" if found.pooled.auroc is None else f", AUROC {found.pooled.auroc:.4f}"
         rows = [[name, *(f"{row[key]:.4f}" for key in CUT)] for name, row in found.pooled.cuts.items()]
         show.table(f"scores by threshold{sign}", ("", *CUT), rows)
@@ -63,7 +67,9 @@ def line(name: str, row: "ScoreRow") -> list[str]:
     """One row of scores as text; what masks do not tell is left blank."""
     ap = "" if row.average_precision is None else f"{row.average_precision:.4f}"
     oracle = "" if row.oracle_f1 is None else f"{row.oracle_f1:.4f} at {row.oracle_threshold:.2f}"
+    free = (row.cuts or {}).get("expected_f1")
+    expected = "" if free is None else f"{free['f1']:.4f} at {free['threshold']:.2f}"
     interval = f"{row.f1_low:.4f} - {row.f1_high:.4f}"
     numbers = [f"{value:.4f}" for value in (row.precision, row.recall, row.iou, row.mean_iou, row.accuracy)]
     shares = [f"{share:.2%}" for share in (row.predicted_share, row.true_share)]
-    return [name, str(row.patches), f"{row.f1:.4f}", interval, *numbers, ap, oracle, *shares]
+    return [name, str(row.patches), f"{row.f1:.4f}", interval, *numbers, ap, expected, oracle, *shares]

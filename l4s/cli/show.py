@@ -5,10 +5,14 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from l4s.errors import DataError
+
+if TYPE_CHECKING:
+    from l4s.recipe import Threshold
 
 WIDE = 400  # columns where nobody looks and COLUMNS says nothing: a piped table is never cut
 WHOLE = 24  # characters up to which a cell is never wrapped; longer ones are, between words
@@ -84,6 +88,22 @@ def there(path: Path) -> Path:
     if not path.exists():
         raise DataError(f"{path} does not exist: give the path of what is to be read")
     return path
+
+
+def threshold(text: str | None) -> "Threshold | None":
+    """A threshold as it was typed: a number, or the rule that chooses one.
+
+    Raises:
+        DataError: it is neither.
+    """
+    from l4s.thresholds import EXPECTED_F1
+
+    if text is None:
+        return None
+    try:
+        return EXPECTED_F1 if text == EXPECTED_F1 else float(text)
+    except ValueError as error:
+        raise DataError(f"threshold {text!r} is neither a number nor {EXPECTED_F1}") from error
 
 
 def _told_width() -> bool:

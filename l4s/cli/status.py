@@ -11,7 +11,7 @@ from l4s.cli import show
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/demo.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 HEADER = ("round", "step", "state", "steps", "loss", "held-out F1", "patches / s", "ETA", "files")
-SCORES = ("domain", "round", "name", "tta", "F1", "oracle F1")
+SCORES = ("domain", "round", "name", "tta", "F1", "label-free F1", "oracle F1")
 SILENT = 300  # seconds without a line after which a training may have stopped
 
 
@@ -116,7 +116,8 @@ def _scores(row: dict[str, Any]) -> tuple[str, ...]:
     f1 = f"{row['f1']:.3f}" + (" of patches" if row["of"] == "patches" else "")
     oracle = "" if row["oracle_f1"] is None else f"{row['oracle_f1']:.3f}"
     name = f"{row['name']}, mean of {row['n']}" if row["kind"] == "seeds" else row["name"]
-    return row["domain"], str(row["round"]), name, row["tta"], f1, oracle
+    free = (row.get("cuts") or {}).get("expected_f1")
+    return row["domain"], str(row["round"]), name, row["tta"], f1, "" if free is None else f"{free['f1']:.3f}", oracle
 
 
 def show_rounds(place: Path, rounds: list[dict[str, Any]]) -> None:

@@ -23,8 +23,12 @@ def pack(
     probs: Annotated[Path, typer.Argument(help="A ProbFile, or a run: its last ensemble is packed.")],
     out: Annotated[Path, typer.Option(help="The .zip to write; its card is written beside it.")],
     threshold: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Landslide from here on; default the run's own, else 0.5."),
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NUMBER|expected_f1",
+            help="Landslide from here on; expected_f1: where F1 would be highest if the probabilities were true. Default: "
+            "the run's own, else 0.5.",
+        ),
     ] = None,
     min_area: Annotated[
         Optional[int],  # noqa: UP045
@@ -40,7 +44,7 @@ def pack(
     from l4s.entry import pack_entry
     from l4s.plan import Choice
 
-    card = pack_entry(probs, out, Choice(domain, tta, round_, group), threshold, min_area).as_dict()
+    card = pack_entry(probs, out, Choice(domain, tta, round_, group), show.threshold(threshold), min_area).as_dict()
     if json:
         show.as_json(card)
         return

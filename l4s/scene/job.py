@@ -11,10 +11,11 @@ from l4s.errors import RunError
 from l4s.load import Member
 from l4s.member import adapts
 from l4s.plan import Plan, find_group, one_cell, read_plan
-from l4s.recipe import DomainConfig, Normalise, Tta, fingerprint
+from l4s.recipe import DomainConfig, Normalise, Threshold, Tta, fingerprint
 from l4s.scene.raster import Scene, open_scene
 from l4s.session import Machine
 from l4s.tasks import build_task
+from l4s.thresholds import EXPECTED_F1
 from l4s.use import finished_round, known, learnt_mode, precision, sources_of, stored_moments, trainings
 
 FORMAT = 1  # raised when the same options come to mean something else
@@ -27,7 +28,7 @@ class SceneUse:
 
     `round`, `group`, `normalise` and `tta` as in `l4s.apply.Use`; `separated` takes the scene's own statistics. `window`
     and `stride` are in pixels: by default the side of the patches that the run was trained on, and half of it. `batch`
-    windows are predicted at a time. `threshold` cuts the mask. `shard` (i, n), i from 1, is the part of the rows of
+    windows are predicted at a time. `threshold` cuts the mask: a number, or "expected_f1". `shard` (i, n), i from 1, is the part of the rows of
     windows that this process takes. `bands` names the file's bands in file order, where it does not.
     """
 
@@ -38,7 +39,7 @@ class SceneUse:
     window: int | None = None
     stride: int | None = None
     batch: int | None = None
-    threshold: float | None = None
+    threshold: Threshold | None = None
     shard: tuple[int, int] = (1, 1)
     bands: tuple[str, ...] = ()
 
@@ -57,7 +58,7 @@ class Job:
     stride: int
     batch: int
     kind: Kind
-    threshold: float | None
+    threshold: Threshold | None
     precision: str
 
     @property
@@ -100,6 +101,8 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
     threshold = use.threshold
     if threshold is None and kind == "probability":
         threshold = submit.threshold if submit else THRESHOLD
+    if threshold == EXPECTED_F1 and kind != "probability":
+        raise RunError(f"the values are only ordered, and {EXPECTED_F1} needs probabilities: give --threshold a number")
     _check(window, stride, threshold)
     return Job(
         plan,
@@ -152,12 +155,12 @@ def _side(plan: Plan, members: Sequence[Member]) -> int:
     return int(size[0])
 
 
-def _check(window: int, stride: int, threshold: float | None) -> None:
+def _check(window: int, stride: int, threshold: Threshold | None) -> None:
     if window < 1 or not 1 <= stride <= window:
         raise RunError(
             f"windows of {window} pixels every {stride} leave gaps: the stride is at least 1, at most a window"
         )
-    if threshold is not None and not 0 < threshold < 1:
+    if isinstance(threshold, float) and not 0 < threshold < 1:
         raise RunError(f"threshold is {threshold}: take a number above 0 and below 1")
 
 

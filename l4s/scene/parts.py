@@ -15,9 +15,10 @@ import numpy as np
 
 from l4s import log, rundir, tiles
 from l4s.errors import DataError, RunError
-from l4s.recipe import fingerprint
+from l4s.recipe import Threshold, fingerprint
 from l4s.scene.raster import Grid, open_scene, read_tags, reading, write_cog
-from l4s.scene.result import KIND, MASK, NODATA, PROBABILITY, RUN, SCALE, STEP, first_code
+from l4s.scene.result import KIND, MASK, NODATA, PROBABILITY, RUN, SCALE, STEP, VALUES, first_code
+from l4s.thresholds import EXPECTED_F1, expected_f1
 
 BLOCK_ROWS = 512  # rows of the finished raster that are cut into a mask at a time
 THRESHOLD = "L4S_THRESHOLD"  # the tag of a mask that says where it was cut
@@ -28,8 +29,8 @@ class Plan:
     """What the parts will become.
 
     `firsts` are the first rows of the parts. `kind` says what the values are: "probability" or "score". `step` is the
-    side of a pixel in pixels of the scene. `threshold` cuts the mask; None: none is made. `shards` are those that work
-    on it, for messages.
+    side of a pixel in pixels of the scene. `threshold` cuts the mask, at a number or where the expected F1 is highest; None:
+    none is made. `shards` are those that work on it, for messages.
     """
 
     fingerprint: str
@@ -37,7 +38,7 @@ class Plan:
     firsts: tuple[int, ...]
     kind: str
     step: int
-    threshold: float | None
+    threshold: Threshold | None
     shards: int
 
 
@@ -156,7 +157,7 @@ def join(out: Path, plan: Plan) -> None:
         complete(out, plan.fingerprint, plan.threshold)
 
 
-def complete(out: Path, made: str, threshold: float | None) -> None:
+def complete(out: Path, made: str, threshold: Threshold | None) -> None:
     """What follows a finished raster: its mask at `threshold`, and its parts deleted.
 
     Raises:
@@ -186,25 +187,41 @@ def is_made(path: Path, made: str) -> bool:
     return True
 
 
-def _write_mask(out: Path, made: str, threshold: float, work: Path | None) -> None:
+def _write_mask(out: Path, made: str, threshold: Threshold, work: Path | None) -> None:
     """Landslide (1) where the stored value is at least the threshold, else 0; 255 where nothing is known."""
     path, key = mask_of(out), fingerprint({"step": "scene mask", "probability": made, "threshold": threshold})
     if is_made(path, key):
         return
-    tags = {RUN: key, KIND: "mask", STEP: read_tags(out)[STEP], THRESHOLD: str(threshold)}
-    grid, rows = open_scene(out).grid, _masked(out, threshold)
+    at = _expected_f1(out) if threshold == EXPECTED_F1 else float(threshold)
+    tags = {RUN: key, KIND: "mask", STEP: read_tags(out)[STEP], THRESHOLD: str(at)}
+    grid, rows = open_scene(out).grid, _masked(out, at)
     write_cog(path, grid, rows, dtype="uint8", nodata=NODATA, bands=[MASK], overviews="mode", tags=tags, work=work)
     rundir.reached("scene.mask")
+
+
+def _expected_f1(out: Path) -> float:
+    """Where the whole scene's expected F1 is highest."""
+    counts = np.zeros(256, np.int64)
+    for codes in _codes(out):
+        counts += np.bincount(codes.ravel(), minlength=256)
+    threshold = expected_f1(counts[:NODATA], VALUES)
+    log.info(f"the mask is cut at {threshold:.3f}, where the expected F1 of the scene is highest")
+    return threshold
 
 
 def _masked(out: Path, threshold: float) -> Iterator[np.ndarray]:
     landslide = (np.arange(256) >= first_code(threshold)).astype(np.uint8)
     landslide[NODATA] = NODATA
+    return (landslide[codes] for codes in _codes(out))
+
+
+def _codes(out: Path) -> Iterator[np.ndarray]:
+    """A finished raster's stored values, (1, rows, W) uint8, from the top down."""
     scene = open_scene(out)
     with reading(scene) as reader:
         for top in range(0, scene.grid.height, BLOCK_ROWS):
             rows = min(BLOCK_ROWS, scene.grid.height - top)
-            yield landslide[reader.values(top, 0, rows, scene.grid.width)]
+            yield reader.values(top, 0, rows, scene.grid.width)
 
 
 def _load(out: Path, plan: Plan, place: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from data_factory import write_h5
 from l4s.data.probs import open_probs, write_probs
 from l4s.postprocess import to_mask
 from l4s.score import read_masks
+from l4s.thresholds import label_free
 
 
 @pytest.fixture
@@ -42,6 +43,14 @@ def test_a_file_of_probabilities_is_packed(l4s, probs, tmp_path, options, thresh
     card = json.loads(shown.stdout)
     assert card == json.loads((tmp_path / "x.json").read_text())
     assert (card["threshold"], card["min_area"], card["patches"], card["facts"]) == (threshold, min_area, 3, {})
+
+
+def test_masks_are_cut_where_the_expected_f1_is_highest(l4s, probs, tmp_path):
+    shown = l4s("submit", "pack", probs, "--out", tmp_path / "x.zip", "--threshold", "expected_f1", "--json")
+    assert shown.exit_code == 0, shown.output
+    threshold = label_free(open_probs(probs).patches())["expected_f1"]
+    assert json.loads(shown.stdout)["threshold"] == threshold < 0.5
+    check_masks(tmp_path / "x.zip", probs, threshold, 0)
 
 
 def test_a_run_gives_the_zip_that_it_ended_in(l4s, tiny, tmp_path):
@@ -77,6 +86,7 @@ def test_an_earlier_round_is_packed_with_a_warning(l4s, tiny, tmp_path):
     [
         ("PROBS --out x.zip --domain d", "can be chosen of a run only"),
         ("PROBS --out x.zip --threshold 1.0", "threshold is 1.0"),
+        ("PROBS --out x.zip --threshold half", "threshold 'half' is neither a number nor expected_f1"),
         ("PROBS --out x.tar", "rename 'x.tar'"),
         ("RUN --out x.zip --domain way", "no domain 'way', did you mean 'away'"),
         ("nowhere --out x.zip", "nowhere does not exist"),

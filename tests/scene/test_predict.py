@@ -267,6 +267,26 @@ def test_scores_have_no_mask_but_where_a_threshold_is_given(scene_run, tmp_path,
     np.testing.assert_array_equal(read(mask_of(tmp_path / "o.tif")), found / 254 >= 0.6)
 
 
+def test_a_mask_is_cut_where_the_expected_f1_of_the_scene_is_highest(scene_run, tmp_path, monkeypatch):
+    says(monkeypatch, lambda image: torch.sigmoid(image[:, 0] - 3))
+    image = noise()
+    image[:, :20, :11] = np.nan
+    found = run_on(scene_run, write_scene(tmp_path / "s.tif", image), tmp_path / "o.tif", threshold="expected_f1")
+    known = found != 255
+    p = np.sort(found[known] / 254)[::-1]
+    threshold = (np.cumsum(p) / (np.arange(1, len(p) + 1) + p.sum())).max()
+    assert 0 < threshold < 0.4
+    np.testing.assert_array_equal(read(mask_of(tmp_path / "o.tif")), np.where(known, found / 254 >= threshold, 255))
+    assert float(read_tags(mask_of(tmp_path / "o.tif"))["L4S_THRESHOLD"]) == pytest.approx(threshold, abs=1e-12)
+
+
+def test_scores_have_no_expected_f1(scene_run, tmp_path, monkeypatch):
+    says(monkeypatch, lambda window: window[:, 0].sigmoid(), kind="score")
+    scene = write_scene(tmp_path / "s.tif", noise())
+    with pytest.raises(RunError, match="expected_f1 needs probabilities"):
+        predict_scene(scene_run, scene.path, tmp_path / "o.tif", CPU, SceneUse(threshold="expected_f1"))
+
+
 def test_members_of_pixels_and_of_windows_do_not_mix(scene_run, tmp_path, monkeypatch):
     kinds = iter([2, 0])
     says(monkeypatch, lambda window: window[:, 0] if next(kinds) else window[:, 0, 0, 0])
