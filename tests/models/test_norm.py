@@ -37,8 +37,9 @@ def test_one_domain_is_batchnorm_to_the_bit_through_training_ema_and_a_file() ->
         assert torch.equal(left.eval()(images()), right.eval()(images()))
 
 
-def test_two_domains_are_two_batchnorms_with_one_affine() -> None:
-    rows = torch.tensor([0, 1, 0, 1, 1, 0])
+@pytest.mark.parametrize("domains", [[0, 1, 0, 1, 1, 0], [0, 0, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0]])
+def test_two_domains_are_two_batchnorms_with_one_affine(domains: list[int]) -> None:
+    rows = torch.tensor(domains)
     ours = convert_bn(nn.Sequential(nn.BatchNorm2d(3)), ["source", "target"])
     apart = [nn.BatchNorm2d(3) for _ in range(2)]
     for step in range(3):
@@ -55,6 +56,17 @@ def test_two_domains_are_two_batchnorms_with_one_affine() -> None:
         out = ours.eval()(images())
     for domain, norm in enumerate(apart):
         assert torch.equal(out[rows == domain], norm.eval()(images()[rows == domain]))
+
+
+def test_domains_in_blocks_keep_the_layout_of_memory() -> None:
+    """A layer that loses it makes every convolution after it bring it back, forwards and backwards."""
+    batch = images().contiguous(memory_format=torch.channels_last).requires_grad_()
+    with domain_rows(torch.tensor([0, 0, 0, 1, 1, 1])):
+        out = convert_bn(nn.Sequential(nn.BatchNorm2d(3)), ["source", "target"])(batch)
+    out.square().mean().backward()
+    assert batch.grad is not None
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert batch.grad.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_training_does_not_look_at_the_count_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
