@@ -22,7 +22,8 @@ def chip(
     empty: Annotated[float, typer.Option(min=0, max=1, help="Share of chips without landslide to keep.")] = 1.0,
     max_nodata: Annotated[float, typer.Option(min=0, max=1, help="Drop chips with a larger share of nodata.")] = 0.5,
     split: Annotated[
-        str, typer.Option(help="none, halves (west trains, east tests) or blocks (checkerboard).")
+        str,
+        typer.Option(help="none, halves of the longer side (west or north trains) or blocks (checkerboard)."),
     ] = "none",
     block: Annotated[Optional[int], typer.Option(min=1, help="Side of a block, pixels; default 8 windows.")] = None,  # noqa: UP045
     gap: Annotated[int, typer.Option(min=0, help="Drop chips nearer than this to a border of the split.")] = 0,

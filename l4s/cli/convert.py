@@ -66,6 +66,7 @@ def sentinel2(
     Bands b1 to b12 without B8A on the 10 m grid of B02, slope in degrees, elevation in metres, each divided by the
     organisers' mean. Next: `l4s scene predict OUT.tif --run RUN --normalise separated`.
     """
+    show.named(out, *show.GEOTIFF)
     from l4s.scene.sentinel2 import convert
 
     made = convert(bands, dem, out, order=order.split(",") if order else (), offset=offset, b10=b10)

@@ -75,6 +75,8 @@ def classes(
     from l4s.data.classes import count_classes
     from l4s.data.survey import detect_bands
 
+    if bands and not picture:
+        raise typer.BadParameter("--bands names what --picture draws: leave it out, or give --picture")
     if picture:
         show.named(picture, ".png")
     named = _named(bands)

@@ -68,7 +68,11 @@ def predict(
     ] = None,
     stride: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Pixels from one to the next; default half a window.", rich_help_panel=WINDOWS),
+        typer.Option(
+            min=1,
+            help="Pixels from one to the next; default half a window, or all of it where members answer once a window.",
+            rich_help_panel=WINDOWS,
+        ),
     ] = None,
     batch: Annotated[
         Optional[int],  # noqa: UP045

@@ -23,7 +23,7 @@ def polygons(
     simplify: Annotated[float, typer.Option(min=0, help="Move outlines by up to this many metres.")] = 0.0,
     mask: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="A mask raster that says what is landslide, in place of the threshold."),
+        typer.Option(help="A mask raster that says what is landslide, in place of the threshold: <PROB>-mask.tif."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -32,15 +32,13 @@ def polygons(
     A landslide is a set of pixels that share edges. Areas are those of the pixels, also where outlines are simplified.
     """
     from l4s.scene.polygons import write_polygons
-    from l4s.scene.raster import open_scene
 
     found = write_polygons(probs, out, threshold=threshold, min_area=min_area, simplify=simplify, mask=mask)
-    metric = open_scene(probs).grid.crs is not None  # without a CRS nothing says how long a unit is
     if json:
-        area = {"area_m2" if metric else "area": found.area}
+        area = {"area_m2" if found.metric else "area": found.area}
         show.as_json({"landslides": found.landslides, "pixels": found.pixels} | area)
         return
-    area_told = _area(found.area) if metric else f"area {found.area:.10g} in squared units of the file"
+    area_told = _area(found.area) if found.metric else f"area {found.area:.10g} in squared units of the file"
     typer.echo(f"{out}: {found.landslides} landslides, {found.pixels} pixels, {area_told}")
 
 

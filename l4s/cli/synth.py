@@ -97,7 +97,9 @@ def synth(
     plain: Annotated[
         bool, typer.Option("--plain", help="Texture and blobs, no landscape: quick.", rich_help_panel=SCENE)
     ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; for patches.", rich_help_panel="Machine")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes; for patches and radar chips.", rich_help_panel="Machine")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Generate a source and two targets with 14 bands, landslides and what looks like them; or one whole scene of 4 bands.
@@ -118,6 +120,7 @@ def synth(
         _show(out, made, [f"{of['smallest']} to {of['largest']} px" for of in made.values()], json)
         return
     if kind is Kind.scene:
+        show.named(out, *show.GEOTIFF)
         from l4s.scene.synth import write_scene_pair
 
         pair = write_scene_pair(out, labels, height=height, width=width, seed=seed, bands=bands.split(","), plain=plain)

@@ -8,14 +8,12 @@ are blocks of equal pixels, as they are in the release.
 import numpy as np
 
 from l4s.data.landcover import MATERIALS
+from l4s.data.scale import ORGANISERS_MEAN
 from l4s.data.synth_domain import HAZE, SynthDomain
 from l4s.data.terrain import Terrain, power_field, sunlight
 
-IMG_MEAN = np.array(
-    [1111.81236406, 824.63171476, 663.41636217, 445.17289745, 645.8582926, 1547.73508126, 1960.44401001]
-    + [1941.32229668, 674.07572865, 9.04787384, 1113.98338755, 519.90397929, 20.29228266, 772.83144788]
-)
-"""What the organisers divided each of the 14 bands by (methods A2): reflectance x 10,000, degrees, metres."""
+IMG_MEAN = np.array(list(ORGANISERS_MEAN.values()))
+"""(14,) float64: what the organisers divided each band by (methods A2): reflectance x 10,000, degrees, metres."""
 
 #                 b1   b2   b3   b4   b5   b6   b7   b8   b9  b10  b11  b12   surface reflectance in per mille
 GREEN = {

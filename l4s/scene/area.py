@@ -20,12 +20,14 @@ class Areas:
     """Areas that add up without rounding: a pixel of row r has `weights[r]` times `unit` square metres.
 
     `weights` (H,) int64. In the plane all are 1 and `unit` is the pixel's area; on the ellipsoid `unit` is a square
-    millimetre. `metre` is how many units of the CRS a metre is; None where it depends on the place.
+    millimetre. `metre` is how many units of the CRS a metre is; None where it depends on the place. Where nothing says how
+    long a unit is, `known` is False, and square metres are squared units.
     """
 
     weights: np.ndarray
     unit: float
     metre: float | None
+    known: bool = True
 
 
 def pixel_areas(grid: Grid, name: str) -> Areas:
@@ -43,12 +45,11 @@ def pixel_areas(grid: Grid, name: str) -> Areas:
         if b or d:
             raise DataError(f"{name} is a rotated grid of degrees, whose areas are not known: reproject it, say to UTM")
         return Areas(_ellipsoid_weights(grid, crs), SQUARE_MM, None)
-    metres = 1.0
-    if crs is not None and crs.is_projected:
-        metres = float(crs.linear_units_factor[1])
-    else:
+    known = crs is not None and crs.is_projected
+    metres = float(crs.linear_units_factor[1]) if crs is not None and known else 1.0
+    if not known:
         log.warn(f"{name} has no CRS with units: areas and lengths are in the units of its coordinates, not metres")
-    return Areas(np.ones(grid.height, np.int64), abs(a * e - b * d) * metres**2, 1 / metres)
+    return Areas(np.ones(grid.height, np.int64), abs(a * e - b * d) * metres**2, 1 / metres, known)
 
 
 def _ellipsoid_weights(grid: Grid, crs: CRS) -> np.ndarray:

@@ -1,6 +1,5 @@
 """A labelled scene cut into patches of the Landslide4Sense layout, with a manifest that leads back to the map."""
 
-import csv
 import hashlib
 import json
 import shutil
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 
 from l4s import log, rundir
+from l4s.data.labels import LABELS, write_labels
 from l4s.errors import DataError
 from l4s.scene.labels import IGNORE, Burnt, Points, Stored, reading_labels
 from l4s.scene.manifest import NAME, Chip, Manifest, read_manifest, write_manifest
@@ -21,7 +21,6 @@ from l4s.scene.raster import Scene, open_scene, reading
 from l4s.scene.split import SPLITS, TEST, TRAIN, borders, part_of
 from l4s.tiles import starts
 
-LABELS = "labels.csv"
 BLOCK_WINDOWS = 8  # windows along a side of a block, unless told
 
 
@@ -53,6 +52,10 @@ class Cut:
         for what, share in (("empty", self.empty), ("max_nodata", self.max_nodata)):
             if not 0 <= share <= 1:
                 raise DataError(f"{what} is {share:g}: take a share from 0 to 1")
+        if self.seed and self.empty == 1:
+            raise DataError(
+                "the seed draws the chips without landslide that stay, and all stay: lower empty, or drop it"
+            )
         if self.split not in SPLITS:
             raise DataError(f"split is {self.split!r}: take {', '.join(SPLITS)}")
         if self.block is not None and (self.split != "blocks" or self.block < self.window):
@@ -157,8 +160,7 @@ def _fill(
             if window.points is not None:
                 lines.append((id, int(len(window.points) > 0), *_middle(window, manifest)))
     if lines:
-        with (manifest.folder / LABELS).open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("id", "label", "x", "y"), *lines])
+        write_labels(manifest.folder / LABELS, lines)
     return dropped
 
 

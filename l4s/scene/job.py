@@ -10,6 +10,7 @@ from l4s.data.probs import Kind
 from l4s.errors import RunError
 from l4s.load import Member
 from l4s.member import adapts
+from l4s.models import ANSWERS
 from l4s.plan import Plan, find_group, one_cell, read_plan
 from l4s.recipe import DomainConfig, Normalise, Threshold, Tta, fingerprint
 from l4s.scene.raster import Scene, open_scene
@@ -27,9 +28,10 @@ class SceneUse:
     """How a run is used on a scene; None is what the run itself says.
 
     `round`, `group`, `normalise` and `tta` as in `l4s.apply.Use`; `separated` takes the scene's own statistics. `window`
-    and `stride` are in pixels: by default the side of the patches that the run was trained on, and half of it. `batch`
-    windows are predicted at a time. `threshold` cuts the mask: a number, or "expected_f1". `shard` (i, n), i from 1, is the part of the rows of
-    windows that this process takes. `bands` names the file's bands in file order, where it does not.
+    and `stride` are in pixels: by default the side of the patches that the run was trained on, and half of it, or all of
+    it where members answer once a window: their answer is that of the `stride` x `stride` pixels at its corner. `batch`
+    windows are predicted at a time. `threshold` cuts the mask: a number, or "expected_f1". `shard` (i, n), i from 1, is the
+    part of the rows of windows that this process takes. `bands` names the file's bands in file order, where it does not.
     """
 
     round: int | None = None
@@ -96,7 +98,7 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
         _refuse_features(member)
     _refuse_resized(plan, members)
     window = _side(plan, members) if use.window is None else use.window
-    stride = max(1, window // 2) if use.stride is None else use.stride
+    stride = _stride(members, window) if use.stride is None else use.stride
     kind, submit = _kind(members), plan.recipe.submit
     threshold = use.threshold
     if threshold is None and kind == "probability":
@@ -104,12 +106,16 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
     if threshold == EXPECTED_F1 and kind != "probability":
         raise RunError(f"the values are only ordered, and {EXPECTED_F1} needs probabilities: give --threshold a number")
     _check(window, stride, threshold)
+    modes = {member.name: _mode(plan, member, use.normalise) for member in members}
+    clustered = [name for name in plan.recipe.domains("target") if plan.recipe.domain[name].subdomains.by != "none"]
+    if clustered and "separated" in modes.values():
+        log.warn(f"the run standardises {clustered[0]} by sub-domains; a scene is standardised as one domain")
     return Job(
         plan,
         number,
         members,
-        {member.name: _mode(plan, member, use.normalise) for member in members},
-        _open(scene, plan.recipe.bands.names, use.bands),
+        modes,
+        open_scene(scene, plan.recipe.bands.names, use.bands),
         cast(Tta, known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))),
         window,
         stride,
@@ -132,27 +138,20 @@ def read_shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def _open(path: Path, bands: Sequence[str], order: Sequence[str]) -> Scene:
-    """The scene's bands that the run reads; of a file that does not name them, in the run's own order."""
-    scene = open_scene(path, bands, order)
-    if not order and not set(bands) <= set(open_scene(path).bands):
-        log.warn(f"{path} does not name its bands: taken as {', '.join(bands)}, in this order; --bands says otherwise")
-    return scene
-
-
 def _side(plan: Plan, members: Sequence[Member]) -> int:
     """The side of the patches that the members were trained on."""
     name = sources_of(plan, members)[0]
     size = rundir.read_json(plan.run.stats(name)).get("size")
     if size is None:
-        side = plan.members[0].config.model.size
-        log.warn(
-            f"the run does not tell how large its patches are: windows of {side} pixels, as its model was built for"
-        )
-        return side
+        raise RunError(f"an older l4s made {plan.run.root}, and did not note how large its patches are: give --window")
     if size[0] != size[1]:
         raise RunError(f"patches of {name} are {size[0]} x {size[1]} pixels, and windows are square: choose --window")
     return int(size[0])
+
+
+def _stride(members: Sequence[Member], window: int) -> int:
+    by_window = any(ANSWERS.get(member.config.model.name) == "classify" for member in members)
+    return window if by_window else max(1, window // 2)
 
 
 def _check(window: int, stride: int, threshold: Threshold | None) -> None:
@@ -160,8 +159,8 @@ def _check(window: int, stride: int, threshold: Threshold | None) -> None:
         raise RunError(
             f"windows of {window} pixels every {stride} leave gaps: the stride is at least 1, at most a window"
         )
-    if isinstance(threshold, float) and not 0 < threshold < 1:
-        raise RunError(f"threshold is {threshold}: take a number above 0 and below 1")
+    if isinstance(threshold, float) and not 0 < threshold <= 1:
+        raise RunError(f"threshold is {threshold}: take a number above 0, at most 1")
 
 
 def _mode(plan: Plan, member: Member, asked: str | None) -> Normalise:

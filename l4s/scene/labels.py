@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 
 from l4s import log
 from l4s.errors import DataError
-from l4s.scene.raster import Grid, Reader, open_scene, reading
+from l4s.scene.raster import Grid, Reader, open_scene, reading, same_crs
 from l4s.scene.vector import DRIVERS, Layer, open_layer, read_shapes
 
 IGNORE = 255
@@ -130,7 +130,7 @@ def refuse_other_grid(path: Path, found: Grid, wanted: Grid) -> None:
     if found.crs is None or wanted.crs is None:
         if found.crs != wanted.crs:
             log.warn(f"{path} or the scene has no CRS: they are taken to have the same")
-    elif CRS.from_wkt(found.crs) != CRS.from_wkt(wanted.crs):
+    elif not same_crs(found.crs, wanted.crs):
         differences.append(f"CRS {_called(found.crs)}, not {_called(wanted.crs)}")
     a, b, _, d, e, _ = wanted.transform
     pixel = min(np.hypot(a, d), np.hypot(b, e))
@@ -151,7 +151,7 @@ def _shapes(layer: Layer, grid: Grid) -> Burnt | Points:
         )
     with _named(layer.path):
         same = source is None or target is None or CRS.from_user_input(source) == CRS.from_wkt(target)
-        box = _box(grid) if same else _box_in(grid, str(source))
+        box = grid.bounds if same else _box_in(grid, str(source))
         shapes = read_shapes(layer, box)
         if not same:
             shapes = shapely.transform(shapes, lambda xy: _moved(xy, str(source), str(target)))
@@ -195,15 +195,11 @@ def _corners(grid: Grid) -> np.ndarray:
     return np.asarray(places @ np.array([[a, d], [b, e]]) + (c, f))
 
 
-def _box(grid: Grid) -> Box:
-    """Left, bottom, right and top of a grid in its own coordinates."""
-    corners = _corners(grid)
-    return (*corners.min(0).tolist(), *corners.max(0).tolist())
-
-
 def _box_in(grid: Grid, crs: str) -> Box:
     """A box in another CRS that holds the grid, with a margin of 1 % for edges that are bent there."""
-    left, bottom, right, top = warp.transform_bounds(CRS.from_wkt(str(grid.crs)), CRS.from_user_input(crs), *_box(grid))
+    left, bottom, right, top = warp.transform_bounds(
+        CRS.from_wkt(str(grid.crs)), CRS.from_user_input(crs), *grid.bounds
+    )
     if left > right:  # the scene lies across the date line
         left, right = -180.0, 180.0
     x, y = 0.01 * (right - left), 0.01 * (top - bottom)

@@ -14,6 +14,7 @@ from l4s.scene.result import LEVELS, open_result
 from l4s.scene.score import span
 
 SIDE = 800  # pixels of the longest side of a panel
+COLOURS = (Bands().rgb, ("red", "green", "blue"))
 Box = tuple[int, int, int, int]
 
 
@@ -59,13 +60,13 @@ def _shape(height: int, width: int) -> tuple[int, int]:
 
 
 def _image(scene: Scene, box: Box) -> np.ndarray:
-    """(h, w, 3) float32 in [0, 1]: the bands called red, green and blue, else the first in grey."""
-    colours = tuple(name for name in Bands().rgb if name in scene.bands)
-    chosen = open_scene(scene.path, colours if len(colours) == 3 else scene.bands[:1], scene.bands)
+    """(h, w, 3) float32 in [0, 1]: the bands b4, b3 and b2, or red, green and blue, else the first in grey."""
+    colours = next((names for names in COLOURS if set(names) <= set(scene.bands)), ())
+    chosen = open_scene(scene.path, colours or scene.bands[:1], scene.bands)
     with reading(chosen) as reader:
         image, valid = reader.small(*box, _shape(*box[2:]))
     image = np.where(valid, image, np.median(image[:, valid], axis=1)[:, None, None] if valid.any() else 0.0)
-    picture: np.ndarray = plots.displayed(image[None], range(3) if len(colours) == 3 else ())[0][0]
+    picture: np.ndarray = plots.displayed(image[None], range(len(colours)))[0][0]
     return np.where(valid[..., None], picture, 1.0)
 
 
@@ -90,8 +91,20 @@ def _map(path: Path, scene: Scene, box: Box) -> np.ndarray:
     grid, step = result.scene.grid, result.step
     if (grid.height, grid.width) != tuple(-(-side // step) for side in (scene.grid.height, scene.grid.width)):
         raise DataError(f"{path} has {grid.height} x {grid.width} pixels of {step}: it is no map of {scene.path}")
-    top, left = box[0] // step, box[1] // step
-    height, width = -(-(box[0] + box[2]) // step) - top, -(-(box[1] + box[3]) // step) - left
+    if result.kind == "mask" and step == 1:
+        return _truth(path, scene, box, None)
+    shape = _shape(*box[2:])
     with reading(result.scene) as reader:
-        values, valid = reader.small(top, left, height, width, _shape(height, width))
+        if step == 1:
+            values, valid = reader.small(*box, shape)
+        else:
+            # each dot shows the cell that its middle lies in: cells reach beyond the part that is drawn
+            down, across = (
+                (first + (np.arange(count) + 0.5) * length / count).astype(int) // step
+                for first, length, count in zip(box[:2], box[2:], shape, strict=True)
+            )
+            size = down[-1] - down[0] + 1, across[-1] - across[0] + 1
+            cells, known = reader.window(int(down[0]), int(across[0]), *map(int, size))
+            here = np.ix_(down - down[0], across - across[0])
+            values, valid = cells[:, *here], known[here]
     return np.where(valid, values[0] / (1 if result.kind == "mask" else LEVELS), np.nan).astype(np.float32)

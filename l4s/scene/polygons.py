@@ -44,11 +44,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Found:
-    """What was written: landslides, their area (square metres; squared file units without a CRS) and their pixels."""
+    """What was written: landslides, their pixels, and their area in square metres, or, where not `metric`, in squared units."""
 
     landslides: int
     area: float
     pixels: int
+    metric: bool
 
 
 def write_polygons(
@@ -96,7 +97,7 @@ def write_polygons(
             landslides += len(batch)
             pixels += sum(piece.pixels for piece in batch)
             weight += sum(piece.weight for piece in batch)
-    return Found(landslides, weight * areas.unit, pixels)
+    return Found(landslides, weight * areas.unit, pixels, areas.known)
 
 
 def stitch(strips: Iterable[tuple[np.ndarray, np.ndarray]], areas: Areas, least: float = 0.0) -> Iterator[list[Piece]]:

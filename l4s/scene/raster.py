@@ -1,4 +1,4 @@
-"""Scenes on disk: GeoTIFFs with bands by name, read by windows and written whole or not at all; the only importer of rasterio."""
+"""Scenes on disk: GeoTIFFs with bands by name, read by windows and written whole or not at all."""
 
 import os
 import warnings
@@ -9,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.shutil import copy as copy_raster
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
 
+from l4s import log
 from l4s.errors import DataError, did_you_mean
-
-try:
-    import rasterio
-    from rasterio.enums import Resampling
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
-    from rasterio.io import DatasetReader
-    from rasterio.shutil import copy as copy_raster
-    from rasterio.transform import Affine
-    from rasterio.vrt import WarpedVRT
-    from rasterio.warp import transform_bounds
-    from rasterio.windows import Window
-except ImportError as error:
-    raise DataError("scenes need rasterio, pyogrio and shapely: install them with `pip install 'l4s[geo]'`") from error
 
 MIB = 2**20
 SMALLEST_CACHE, LARGEST_CACHE = 64 * MIB, 512 * MIB  # GDAL's own default is 5 % of the machine
@@ -126,7 +123,10 @@ class Reader:
     def small(
         self, row: int, column: int, height: int, width: int, shape: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A window shrunk to `shape`, each pixel the mean of those under it: image (C, *shape) float32, valid (*shape) bool.
+        """A window shrunk to `shape`, each pixel a mean of those under it, or of the file's own overviews.
+
+        Returns:
+            image (C, *shape) float32, 0 where not valid; valid (*shape) bool.
 
         Raises:
             DataError: the file is damaged there.
@@ -241,9 +241,11 @@ def warping(scene: Scene, grid: Grid) -> Iterator[Reader]:
     """
     with _environment(LARGEST_CACHE), _opened(scene.path) as source:
         kind = np.dtype(source.dtypes[scene.index[0] - 1])
-        void = np.nan if kind.kind == "f" else np.iinfo(kind).min  # where none is declared: what no height is
+        void = source.nodata
+        if void is None and kind.kind != "u":  # none is declared: what no height is; 0 is that of the sea
+            void = np.nan if kind.kind == "f" else np.iinfo(kind).min
         about: dict[str, Any] = {"transform": Affine(*grid.transform), "height": grid.height, "width": grid.width}
-        about |= {"src_nodata": void if source.nodata is None else source.nodata, "nodata": np.nan}
+        about |= {"src_nodata": void, "nodata": np.nan}
         about |= {"resampling": rasterio.enums.Resampling.bilinear, "dtype": "float32", "tolerance": EXACT}
         left, _, right, _ = transform_bounds(grid.crs, source.crs, *grid.bounds)
         if (right - left) / abs(scene.grid.transform[0]) < FINE * grid.width:
@@ -341,7 +343,9 @@ def _write_plain(
 
 def _names(path: Path, source: DatasetReader, bands: Sequence[str] | None, order: Sequence[str]) -> tuple[str, ...]:
     if order:
-        if len(order) != source.count or len(set(order)) != len(order):
+        if len(set(order)) != len(order):
+            raise DataError(f"{', '.join(order)} names a band twice: name each band of {path} once, in file order")
+        if len(order) != source.count:
             raise DataError(f"{path} has {source.count} bands, but {len(order)} names are given: {', '.join(order)}")
         return tuple(order)
     described = [name.strip() for name in source.descriptions if name and name.strip()]
@@ -350,6 +354,9 @@ def _names(path: Path, source: DatasetReader, bands: Sequence[str] | None, order
     if bands is None:
         return tuple(f"band{number}" for number in source.indexes)
     if source.count == len(bands):
+        log.warn(
+            f"{path} does not name its bands: taken as {', '.join(bands)}, in this order; name them in the file if it is another"
+        )
         return tuple(bands)
     raise DataError(
         f"{path} has {source.count} bands without names, where {len(bands)} are wanted ({', '.join(bands)}): name the "

@@ -29,7 +29,13 @@ class Result:
 
 
 def encode(probs: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Probabilities of any shape as codes, uint8: round(p * 254), 255 where not valid."""
+    """Probabilities of any shape as codes, uint8: round(p * 254), 255 where not valid.
+
+    Raises:
+        DataError: a valid pixel's is NaN.
+    """
+    if np.isnan(probs[valid]).any():
+        raise DataError("the network's answer is not a number somewhere: try --precision fp32")
     return np.where(valid, np.rint(np.where(valid, probs, 0.0) * LEVELS), NODATA).astype(np.uint8)
 
 

@@ -25,17 +25,20 @@ from l4s.scene.raster import (
     covers,
     metres_per_unit,
     open_scene,
+    read_tags,
     reading,
     same_crs,
     warping,
     write_cog,
 )
 from l4s.scene.resample import enlarge, horn
+from l4s.scene.result import KIND
 
 ROWS = 120  # of a strip; a tile's strip of 14 bands is 74 MB
 SATURATED = 65_535  # a special value of the format, no measurement
 DARKEST = 20.0  # no strip of a real image is darker everywhere; reflectance from 0 to 1 is
 NEAR = 1e-3  # pixels that corners may lie apart
+SCENE = "scene"  # what the tag `KIND` of a converted scene says
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,14 @@ def convert(
     ground = _ground(dem, grid)
     if out.absolute() in [path.absolute() for path in (dem, *(source.path for source in product.sources))]:
         raise DataError(f"{out} is one of the files to convert: choose another name")
+    if out.exists() and read_tags(out).get(KIND) != SCENE:
+        raise DataError(f"{out} is there already and no scene made by this command: choose another name, or delete it")
     level, baseline = (product.metadata.level, product.metadata.baseline) if product.metadata else ("", "")
     log.info(f"{len(product.bands)} bands, {level or 'level not stated'}, offset {_range(added)} ({said})")
     counted: list[int] = []
     strips = _strips(product.sources, factors, ground, grid, added, b10, counted)
     tags = {
-        "L4S_KIND": "scene",
+        KIND: SCENE,
         "L4S_SOURCE": f"Sentinel-2 {level} {baseline} offset {_range(added)}".replace("  ", " "),
     }
     write_cog(out, grid, strips, dtype="float32", nodata=float("nan"), bands=L4S_BANDS, tags=tags)
@@ -174,6 +179,8 @@ def _extent(grid: Grid) -> str:
 def _ground(path: Path, grid: Grid) -> Scene:
     """The band of elevation. Raises DataError where it is not known which, or where it does not cover `grid`."""
     scene = open_scene(path)
+    if len(scene.bands) > 1 and "dem" not in scene.bands:
+        raise DataError(f"{path} has {len(scene.bands)} bands, and none is called dem: give a raster of one band")
     if len(scene.bands) > 1:
         scene = open_scene(path, ["dem"])
     if scene.grid.crs is None:

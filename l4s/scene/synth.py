@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -67,7 +68,7 @@ def write_scene_pair(
         plain: texture and blobs instead of a landscape: for scenes that are only to be large.
 
     Raises:
-        RecipeError: an argument is out of range. DataError: `out` is something else.
+        RecipeError: an argument is out of range. DataError: one of the three files is something else.
     """
     if not bands or len(set(bands)) != len(bands) or not set(bands) <= set(BANDS):
         raise RecipeError(f"bands = {', '.join(bands)}: some of {', '.join(BANDS)}, each once, can be generated")
@@ -80,7 +81,10 @@ def write_scene_pair(
     if labels.suffix not in WRITERS:
         raise RecipeError(f"labels {labels} end in {labels.suffix!r}: polygons are written to {' or '.join(WRITERS)}")
     arguments = json.dumps([VERSION, seed, height, width, [*bands], plain])
-    if not (_held(out, arguments) and mask.is_file() and labels.is_file()):
+    held = _held(out, arguments), _held(mask, arguments), labels.is_file()
+    if labels.exists() and not held[1]:
+        raise DataError(f"{labels} is there, and was not made with {mask}: choose another name or delete it")
+    if not all(held):
         strips = (texture if plain else landscape)(seed, height, width, bands)
         grid = Grid(height, width, CRS, (PIXEL, 0.0, CORNER[0], 0.0, -PIXEL, CORNER[1]))
         _write((out, mask, labels), grid, bands, strips, arguments)
@@ -90,7 +94,7 @@ def write_scene_pair(
 
 
 def _held(out: Path, arguments: str) -> bool:
-    """Is the scene there already? Raises DataError where another file is."""
+    """Is this raster there already? Raises DataError where another file is."""
     if not out.exists():
         return False
     if read_tags(out).get(TAG) != arguments:
@@ -117,8 +121,9 @@ def _write(
         write_cog(
             place / "mask.tif", grid, rows, dtype="uint8", nodata=255, bands=["landslide"], overviews="mode", tags=about
         )
-        _write_polygons(place / "mask.tif", labels)
+        _write_polygons(place / "mask.tif", place / labels.name)
         os.replace(place / "mask.tif", mask)
+        shutil.move(place / labels.name, labels)  # it may lie on another disk
         os.replace(place / "scene.tif", out)
 
 

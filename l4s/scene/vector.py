@@ -10,16 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
 
 from l4s.errors import DataError
-
-try:
-    import pyogrio
-    import shapely
-    from pyogrio.errors import DataLayerError, DataSourceError
-    from rasterio.crs import CRS
-except ImportError as error:
-    raise DataError("scenes need rasterio, pyogrio and shapely: install them with `pip install 'l4s[geo]'`") from error
 
 DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON", ".json": "GeoJSON", ".shp": "ESRI Shapefile"}
 """How a file ends -> what GDAL calls its format."""

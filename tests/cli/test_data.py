@@ -166,6 +166,11 @@ def test_classes_are_counted_in_the_masks(l4s, tmp_path):
     assert "1 : 34.4" in text.stdout
 
 
+def test_bands_without_a_picture_have_no_effect(l4s, tmp_path):
+    told = l4s("data", "classes", tmp_path, "--bands", "b4,b3,b2")
+    assert told.exit_code == 2 and "--bands names what --picture draws" in " ".join(told.output.split())
+
+
 def test_classes_need_masks(l4s, tmp_path):
     write_images(tmp_path, [np.zeros((16, 16, 3))])
     told = l4s("data", "classes", tmp_path)

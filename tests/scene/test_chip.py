@@ -436,6 +436,7 @@ def test_layers_and_geometries(tmp_path):
         ({"split": "blocks", "block": 15}, "at least a window wide"),
         ({"empty": 1.5}, "empty is 1.5"),
         ({"max_nodata": -1}, "max_nodata is -1"),
+        ({"seed": 5}, "the seed draws the chips without landslide that stay, and all stay"),
         ({"bands": ("b8",)}, "no band 'b8'"),
         ({"split": "halves", "gap": 9}, "no chip to test or train with is left"),
         ({"labels": "none.gpkg"}, "there is no file"),

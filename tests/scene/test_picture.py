@@ -8,6 +8,7 @@ from vector_factory import write_codes, write_mask
 from l4s.errors import DataError
 from l4s.scene import picture as module
 from l4s.scene.picture import draw_scene
+from l4s.scene.raster import open_scene, write_cog
 
 
 @pytest.fixture
@@ -46,7 +47,31 @@ def test_a_part_of_a_scene_is_cut_from_maps_of_any_step(tmp_path, panels):
     write_codes(tmp_path / "coarse.tif", codes, L4S_STEP="4")
     draw_scene(tmp_path / "p.png", scene.path, [tmp_path / "coarse.tif"], rows="4:8", columns="8:16")
     assert panels["s"].shape == (4, 8, 3)
-    np.testing.assert_allclose(panels["coarse"], codes[1:2, 2:4] / 254, atol=1e-6)
+    np.testing.assert_allclose(panels["coarse"], np.repeat([[8, 9]], 4, 1).repeat(4, 0) / 254, atol=1e-6)
+    draw_scene(tmp_path / "p.png", scene.path, [tmp_path / "coarse.tif"], rows="2:8", columns="10:20")
+    here = np.repeat(np.repeat(codes, 4, 0), 4, 1)[2:8, 10:20]  # cells that the part cuts are cut
+    np.testing.assert_allclose(panels["coarse"], here / 254, atol=1e-6)
+
+
+def test_bands_called_by_their_colours_are_colours(tmp_path, panels):
+    image = np.random.default_rng(0).random((4, 8, 8)).astype(np.float32)
+    scene = write_scene(tmp_path / "s.tif", image, ("blue", "green", "red", "nir"))
+    draw_scene(tmp_path / "p.png", scene.path, [])
+    same = write_scene(tmp_path / "t.tif", image[[2, 1, 0]])
+    draw_scene(tmp_path / "p.png", same.path, [])
+    np.testing.assert_array_equal(panels["s"], panels["t"])
+
+
+def test_a_mask_is_drawn_as_what_lies_under_the_dots_and_not_as_its_overviews(tmp_path, panels):
+    mask = np.zeros((1, 2048, 2048), np.uint8)
+    mask[0, 5::8] = 1
+    scene = write_scene(tmp_path / "s.tif", np.ones((1, 2048, 2048), np.uint8), ("b4",))
+    grid = open_scene(scene.path).grid
+    strips = (mask[:, top : top + 512] for top in range(0, 2048, 512))
+    path = tmp_path / "m.tif"
+    write_cog(path, grid, strips, dtype="uint8", nodata=255, bands=["landslide"], overviews="mode")
+    draw_scene(tmp_path / "p.png", scene.path, [path], truth=path)
+    np.testing.assert_array_equal(panels["m"], panels["truth"])
 
 
 def test_the_picture_is_a_png_and_foreign_maps_are_refused(tmp_path):

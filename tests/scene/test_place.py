@@ -136,6 +136,8 @@ def test_encoding():
         encode(np.array([0, 0.5, 1, np.nan, 0.0019, 0.002]), np.array([1, 1, 1, 0, 1, 1], bool)),
         [0, 127, 254, 255, 0, 1],
     )
+    with pytest.raises(DataError, match="not a number somewhere"):
+        encode(np.array([0.5, np.nan]), np.array([True, True]))
 
 
 def test_what_does_not_fit(tmp_path):

@@ -17,6 +17,7 @@ from l4s.experiment import weights
 from l4s.member import trained_member
 from l4s.plan import read_plan
 from l4s.rundir import RunDir
+from l4s.scene import job
 from l4s.scene.job import SceneUse, read_shard
 from l4s.scene.parts import mask_of
 from l4s.scene.predict import predict_scene
@@ -250,6 +251,24 @@ def test_patch_models_give_a_raster_at_the_stride(scene_run, tmp_path, monkeypat
     assert grid == scene.grid.coarser(stride, *found.shape)
 
 
+def test_answers_once_a_window_lie_side_by_side(scene_run, tmp_path, monkeypatch):
+    """A cell is the ground of its window: overlapping windows would lie half a cell beside it."""
+    monkeypatch.setattr(job, "ANSWERS", {"baseline": "classify"})
+    says(monkeypatch, lambda window: window[:, 0].mean((1, 2)).sigmoid())
+    found = run_on(scene_run, write_scene(tmp_path / "s.tif", noise(48, 32)), tmp_path / "o.tif")
+    assert found.shape == (3, 2) and read_tags(tmp_path / "o.tif")["L4S_STEP"] == str(SIZE)
+
+
+def test_sub_domains_are_not_found_in_scenes(scene_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(scene_run, run)
+    config = json.loads((run / "config.json").read_text())
+    config["domain"]["away"] = {"role": "target", "subdomains": {"by": "cluster", "k": 2}}
+    (run / "config.json").write_text(json.dumps(config))
+    run_on(run, write_scene(tmp_path / "s.tif", noise()), tmp_path / "o.tif")
+    assert "standardises away by sub-domains; a scene is" in " ".join(capsys.readouterr().err.split())
+
+
 def mirrored(window):
     """What there is of a window, padded below and on the right to its full size."""
     for axis in (0, 1):
@@ -340,7 +359,7 @@ def test_adabn_is_refused(scene_run, tmp_path):
         ({"window": 16, "stride": 17}, RunError, "windows of 16 pixels every 17 leave gaps"),
         ({"stride": 0}, RunError, "windows of 16 pixels every 0 leave gaps"),
         ({"window": 0}, RunError, "windows of 0 pixels"),
-        ({"threshold": 1.0}, RunError, "threshold is 1.0"),
+        ({"threshold": 1.1}, RunError, "threshold is 1.1"),
         ({"tta": "d8"}, RecipeError, r"tta is 'd8' \(there are: d4, flip, none\)"),
         ({"normalise": "seperated"}, RecipeError, "normalise is 'seperated', did you mean 'separated'"),
         ({"normalise": "official", "bands": ("b4", "b3", "b2")}, None, ""),
@@ -365,7 +384,7 @@ def test_what_is_no_shard(text):
     assert read_shard("2/3") == (2, 3)
 
 
-def test_windows_are_as_large_as_the_patches_of_training(scene_run, tmp_path, monkeypatch, capsys):
+def test_windows_are_as_large_as_the_patches_of_training(scene_run, tmp_path, monkeypatch):
     scene = write_scene(tmp_path / "s.tif", noise())
     sides = set()
     says(monkeypatch, lambda window: sides.add(tuple(window.shape[2:])) or window[:, 0].sigmoid())
@@ -379,8 +398,8 @@ def test_windows_are_as_large_as_the_patches_of_training(scene_run, tmp_path, mo
     with pytest.raises(RunError, match="patches of home are 16 x 32 pixels, and windows are square: choose --window"):
         predict_scene(run, scene.path, tmp_path / "p.tif", CPU, SceneUse())
     (run / "stats" / "home.json").write_text(json.dumps(stats))  # as an older l4s wrote it
-    run_on(run, scene, tmp_path / "p.tif")
-    assert "windows of 16 pixels, as its model was built for" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(RunError, match="did not note how large its patches are: give --window"):
+        predict_scene(run, scene.path, tmp_path / "p.tif", CPU, SceneUse())
     run_on(scene_run, scene, tmp_path / "q.tif", window=20)
     assert sides == {(16, 16), (20, 20)}
 

@@ -78,16 +78,17 @@ def test_bands_are_found_by_name_whatever_their_order(tmp_path):
     assert windows(scene)[0][:, 0, 0].tolist() == [2, 0]
 
 
-def test_a_file_without_names(tmp_path):
+def test_a_file_without_names(tmp_path, capsys):
     path = plain(tmp_path / "s.tif", np.ones((3, 2, 2), np.uint8))
     assert open_scene(path).bands == ("band1", "band2", "band3")
     assert open_scene(path, ["b4", "b3", "b2"]).index == (1, 2, 3)  # as many as are wanted
+    assert "does not name its bands: taken as b4, b3, b2, in this order" in " ".join(capsys.readouterr().err.split())
     assert open_scene(path, ["b4", "b3", "b2"], ["b2", "b3", "b4"]).index == (3, 2, 1)
     with pytest.raises(DataError, match=r"has 3 bands without names, where 2 are wanted \(b4, b3\).*--bands"):
         open_scene(path, ["b4", "b3"])
     with pytest.raises(DataError, match="has 3 bands, but 2 names are given: b4, b3"):
         open_scene(path, ["b4"], ["b4", "b3"])
-    with pytest.raises(DataError, match="has 3 bands, but 3 names are given: b4, b3, b3"):
+    with pytest.raises(DataError, match="b4, b3, b3 names a band twice"):
         open_scene(path, ["b4"], ["b4", "b3", "b3"])
 
 

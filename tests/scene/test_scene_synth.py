@@ -90,6 +90,14 @@ def test_a_finished_scene_is_left_alone_and_others_are_not_overwritten(tmp_path)
         write_scene_pair(tmp_path / "s.tif", height=64, width=65, plain=True)
 
 
+@pytest.mark.parametrize("name", ["s-mask.tif", "mine.gpkg"])
+def test_files_of_others_are_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(DataError, match=name):
+        write_scene_pair(tmp_path / "s.tif", tmp_path / "mine.gpkg", height=64, width=64, plain=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"mine"}
+
+
 def test_a_stopped_scene_leaves_nothing(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

@@ -481,8 +481,24 @@ def test_a_dem_must_cover_the_scene_and_say_where_it_lies(tmp_path, safe):
     with pytest.raises(DataError, match="no CRS"):
         convert([safe], plane(tmp_path / "nowhere.tif", crs=None), tmp_path / "out.tif")
     write_scene(tmp_path / "two.tif", np.ones((2, H, W), np.float32), ("aspect", "height"))
-    with pytest.raises(DataError, match="no band 'dem'"):
+    with pytest.raises(DataError, match="has 2 bands, and none is called dem"):
         convert([safe], tmp_path / "two.tif", tmp_path / "out.tif")
+
+
+def test_the_sea_is_no_gap_in_a_dem_of_unsigned_heights(tmp_path, safe):
+    heights = np.zeros((1, H, W), np.uint16)
+    heights[:, :, W // 2 :] = 40
+    write_scene(tmp_path / "dem.tif", heights, ("dem",), nodata=None)
+    assert convert([safe], tmp_path / "dem.tif", tmp_path / "out.tif").valid == 1
+    np.testing.assert_allclose(raw(tmp_path / "out.tif")[13], heights[0], atol=1e-4)
+
+
+def test_nobody_elses_file_is_overwritten(tmp_path, safe, dem):
+    out = write_scene(tmp_path / "b8a.tif", np.ones((1, H, W), np.uint16), ("b8a",)).path
+    before = out.read_bytes()
+    with pytest.raises(DataError, match="is there already and no scene made by this command"):
+        convert([safe], dem, out)
+    assert out.read_bytes() == before
 
 
 def test_the_dem_of_several_bands_is_the_one_called_so(tmp_path, safe):
