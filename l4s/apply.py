@@ -83,8 +83,9 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
     made = [_predict(engine, plan, number, member, views[member.name], parts, cast(Tta, tta)) for member in members]
     if engine.main:
         ensemble(made, out, fingerprint=key, weights=plan.weights(members))
-        shutil.rmtree(parts)
     engine.wait()
+    if engine.main:
+        shutil.rmtree(parts, ignore_errors=True)
     return open_probs(out)
 
 
@@ -130,7 +131,8 @@ def _embeddings(
         files = weights(plan.run.member(number, first.name))[:1]
         (model,) = trained_member(plan.recipe, first, number, files, engine)
         row = norm_row(plan.recipe, first, number, "")
-        embed(engine, model, View(domain, domain.predicted, *affine_of(plan, domain, first, normalise), row), path)
+        view = View(domain, domain.predicted, *affine_of(plan, domain, first, normalise), row)
+        embed(engine, model, view, path, plan.recipe.predict.batch)
     engine.wait()
     return open_embeddings(path)
 

@@ -15,11 +15,14 @@ from l4s.predict import View
 LARGEST = 65504.0  # of float16
 
 
-def embed(engine: Engine, model: nn.Module, view: View, out: Path, batch: int = 16) -> None:
+def embed(engine: Engine, model: nn.Module, view: View, out: Path, batch: int) -> None:
     """Write the `embedding` of a network for the rows of a view, in this process: (N, E, H, W) float16, an .npy.
 
     The network is used as it predicts: BatchNorm with its running statistics, no dropout. The file appears when it is
     whole; processes that write the same one do not meet.
+
+    Args:
+        batch: patches at a time.
 
     Raises:
         RunError: the network has no embedding, or one that float16 cannot hold.

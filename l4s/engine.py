@@ -5,19 +5,37 @@ One process needs no launcher. Many: `accelerate launch -m l4s ...` or torchrun,
 
 import os
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast, broadcast_object_list, gather_object, reduce
+from accelerate.state import AcceleratorState, is_initialized
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    broadcast,
+    broadcast_object_list,
+    gather_object,
+    reduce,
+)
 from torch import Tensor, nn
 
 from l4s.errors import RunError, did_you_mean
 
 Precision = Literal["fp32", "bf16"]
 T = TypeVar("T")
+OUT_OF_MEMORY = (
+    *("DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_SUPPORTED"),
+)
+"""What kernels say that do not raise torch's own error."""
+DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+PATIENCE = timedelta(days=1)  # one process may map or score for long while the others wait; NCCL's own is ten minutes
 
 
 @dataclass(frozen=True)
@@ -25,12 +43,9 @@ class Engine:
     """What a run computes with."""
 
     accelerator: Accelerator
+    device: torch.device
     precision: Precision
     workers: int = 0
-
-    @property
-    def device(self) -> torch.device:
-        return cast(torch.device, self.accelerator.device)
 
     @property
     def rank(self) -> int:
@@ -56,10 +71,18 @@ class Engine:
     def distribute(self, model: nn.Module) -> nn.Module:
         """The model as training calls it: wrapped where there are several processes."""
         wrapped: nn.Module = self.accelerator.prepare_model(model)
+        self.accelerator._models.clear()  # it would keep every network of the run in the device's memory
         return wrapped
 
-    def backward(self, loss: Tensor) -> None:
-        self.accelerator.backward(loss)
+    def silent(self, model: nn.Module, quiet: bool) -> AbstractContextManager[Any]:
+        """While `quiet`, gradients are not averaged over the processes: more of the batch follows."""
+        return self.accelerator.no_sync(model) if quiet else nullcontext()
+
+    @contextmanager
+    def one_by_one(self) -> Iterator[None]:
+        """The first process of a machine goes ahead, the others find what it has made."""
+        with self.accelerator.local_main_process_first():
+            yield
 
     def collect(self, rows: list[Any]) -> list[Any]:
         """Every process's rows, in order of rank."""
@@ -83,6 +106,22 @@ class Engine:
         self.accelerator.wait_for_everyone()
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Has the device, or the machine, no memory left for what was asked?"""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+@contextmanager
+def enough_memory(advice: str) -> Iterator[None]:
+    """Where memory does not suffice for what is done inside, say what the user can change."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise RunError(f"not enough memory ({str(error).splitlines()[0]}): {advice}") from error
+        raise
+
+
 def start_engine(
     device: str = "auto", precision: str = "auto", workers: int = 0, deterministic: bool = False
 ) -> Engine:
@@ -90,7 +129,7 @@ def start_engine(
 
     Args:
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        precision: "auto" times both and takes bf16 where it is clearly faster.
+        precision: "auto" takes bf16 where it is clearly faster, see `probe_precision`.
         deterministic: refuse operations whose result may differ between two runs on one machine.
 
     Raises:
@@ -108,18 +147,34 @@ def start_engine(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     cpu = device == "cpu" or not torch.cuda.is_available()
-    # accelerate without a GPU starts separate worlds unless told that the CPU is meant
-    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    _forget_other(cpu)
+    # accelerate without a GPU starts separate worlds unless told that the CPU is meant; what a user's own configuration
+    # of it says of precision and compilers is no part of a run
+    # an encoder cut short keeps layers that nothing runs: without looking for them DDP stops at the second step
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", dynamo_backend="no", kwargs_handlers=handlers)
+    if accelerator.distributed_type not in DISTRIBUTED or (accelerator.device.type == "cpu") != cpu:
+        raise RunError(
+            f"accelerate is configured for {accelerator.distributed_type} on {accelerator.device.type}: plain processes on "
+            f"{'the CPU' if cpu else 'GPUs'} are wanted; see `accelerate config` and variables ACCELERATE_*"
+        )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise RunError(f"{launched} processes were launched but this one sees {accelerator.num_processes}")
     chosen = probe_precision(accelerator.device) if precision == "auto" else cast(Precision, precision)
-    engine = Engine(accelerator, chosen, workers)
+    engine = Engine(accelerator, accelerator.device, chosen, workers)
     return replace(engine, precision=engine.agree(chosen))  # probes of several processes may differ
 
 
+def _forget_other(cpu: bool) -> None:
+    """A notebook may ask for the CPU after a GPU, or the other way round; accelerate knows one device a process."""
+    if is_initialized() and AcceleratorState().num_processes == 1 and (AcceleratorState().device.type == "cpu") != cpu:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def probe_precision(device: torch.device) -> Precision:
-    """bf16 where a small convolution runs at least 1.3 times faster in it; CPUs without bf16 units are far slower."""
+    """bf16 on GPUs with units for it, and on CPUs where a small convolution runs at least 1.3 times faster in it."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     image = torch.ones(2, 32, 64, 64, device=device).contiguous(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from l4s import log, rundir
 from l4s.data.dataset import Batch, Slice, Steps, batches
-from l4s.engine import Engine
+from l4s.engine import Engine, enough_memory
 from l4s.errors import RunError
 from l4s.models.norm import settle_bn
 from l4s.optim import build_optimizer, encoder_parameters, factor
@@ -26,6 +26,8 @@ from l4s.tasks.segment import At
 LOG_EVERY = 20  # steps between lines of metrics.jsonl, and looks at whether the loss is finite
 SAVE_SECONDS = 60.0  # between saved states, at the next line of metrics
 EARLIER_STATE = "last.safetensors"
+FEW_ROWS = 4  # of a kind in a process, below which BatchNorm's statistics of a batch mean little
+MEMORY = "enlarge train.accumulate (the results are nearly the same), use --precision bf16, or lower train.batch"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def fit(engine: Engine, job: Job) -> list[Path]:
 
     with log.live(job.name, train.steps) as show:
         while work.progress.step < train.steps and not _stale(work.progress, train):
-            interval.add(_advance(work, stream))
+            with enough_memory(MEMORY):
+                interval.add(_advance(work, stream))
             if _is_told(train, work.progress.step):
                 show(work.progress.step, _tell(work, interval))
             if _may_save(train, work.progress.step) and time.monotonic() - last_save >= SAVE_SECONDS:
@@ -107,6 +110,10 @@ def _begin(engine: Engine, job: Job) -> Training:
     average = _average(core, train.ema) if train.ema else None
     optimiser = optimiser_of(train, core)
     progress = load_state(job.folder / EARLIER_STATE, core, optimiser, average)
+    if engine.agree(progress.step) != progress.step:
+        raise RunError(
+            f"{job.name}: not all processes see the state of step {engine.agree(progress.step)} yet: start again"
+        )
     if engine.main:
         trim_metrics(job.folder / "metrics.jsonl", progress.step)
     return Training(engine, job, steps, core, engine.distribute(core), optimiser, average, progress)
@@ -205,11 +212,12 @@ def train_step(
     # dropout draws from torch's own generator: seeded by the step, a resumed run draws the same
     torch.manual_seed(_mix(job.seed, at.step, engine.rank))
     total: dict[str, Tensor] = {}
-    for _ in range(train.accumulate):
+    for micro in range(train.accumulate):
         batch = next(stream).to(engine.device)
-        with engine.autocast():
-            terms = job.task.loss(model, batch, at)
-        engine.backward(terms["loss"] / train.accumulate)
+        with engine.silent(model, quiet=micro + 1 < train.accumulate):
+            with engine.autocast():
+                terms = job.task.loss(model, batch, at)
+            torch.autograd.backward(terms["loss"] / train.accumulate)
         total = {k: v.detach() / train.accumulate + total.get(k, 0.0) for k, v in terms.items()}
     if at.step < train.freeze:
         for parameter in encoder_parameters(model.named_parameters()):
@@ -297,7 +305,8 @@ def _evaluate(work: Training) -> None:
     """Score the held-out source, and keep the weights while they are among the best."""
     engine, job, model, progress = work.engine, work.job, work.judged, work.progress
     engine.share_buffers(model)
-    progress.evaluations.append((progress.step, dict(job.evaluate(model.eval(), progress.step))))
+    scores = engine.agree(dict(job.evaluate(model.eval(), progress.step)))  # on a network's disk files may come late
+    progress.evaluations.append((progress.step, scores))
     if engine.main and progress.step in _best(progress, job.train):
         save_weights(_kept(job, progress.step), model)
 
@@ -366,6 +375,12 @@ def clean(folder: Path) -> None:
 def _refuse_uneven(job: Job, steps: Steps, world: int) -> None:
     """Every process and accumulated part must get equally many rows, and some of each kind: else weights drift."""
     parts = world * job.train.accumulate
+    least = min(count for count in steps.counts if count) // parts
+    if world > 1 and 0 < least < FEW_ROWS:
+        log.warn(
+            f"{job.name}: BatchNorm and the losses see {least} row(s) of a kind at a time, for each process by itself: "
+            "enlarge train.batch, or take fewer processes"
+        )
     if job.train.batch % parts or any(0 < count < parts for count in steps.counts):
         source, target = steps.counts
         raise RunError(

@@ -9,7 +9,7 @@ from l4s.embed import embed, open_embeddings
 from l4s.errors import RunError
 from l4s.experiment import Experiment, weights
 from l4s.load import Member
-from l4s.member import norm_row, trained_member
+from l4s.member import norm_row, trained_member, trained_on
 from l4s.predict import View
 
 
@@ -22,7 +22,7 @@ def view_of(x: Experiment, domain: Domain, member: Member, number: int) -> View:
 
 def part_of(x: Experiment, domain: Domain, member: Member, number: int, labels: Labels) -> Part:
     """The rows of a domain to train on, as a member sees them."""
-    place = [*x.recipe.sources(member.config), *x.recipe.domains("target")].index(domain.name)
+    place = trained_on(x.recipe, member, number).index(domain.name)
     embeddings = embeddings_of(x, domain, member, number)
     return Part(domain, place, domain.train, *x.affine(domain, member), labels, embeddings=embeddings)
 
@@ -37,16 +37,18 @@ def embeddings_of(x: Experiment, domain: Domain, member: Member, number: int) ->
     if first is None:
         return None
     folder = x.run.member(number, first.name)
-    if not x.engine.agree(rundir.is_done(folder, x.fit_key(first, number))):  # weights of other settings are refused
+    if not x.engine.agree(
+        x.engine.main and rundir.is_done(folder, x.fit_key(first, number))
+    ):  # weights of other settings are refused
         train = rundir.command(x.run.root, "train", "--round", number, "--member", first.name)
         raise RunError(f"{member.name} reads what {first.name} says, which is not trained: run {train} first")
     path = folder / "embeddings" / f"{domain.name}-{x.embed_key(first, number, domain)}.npy"
-    if not x.engine.agree(path.is_file()):
+    if not x.engine.agree(x.engine.main and path.is_file()):
         models = trained_member(x.recipe, first, number, weights(folder)[:1], x.engine)
         row = norm_row(x.recipe, first, number, domain.name)
         view = View(domain, np.arange(len(domain)), *x.affine(domain, first), row)
         if x.engine.main:
-            embed(x.engine, models[0], view, path)
+            embed(x.engine, models[0], view, path, x.recipe.predict.batch)
             log.info(f"round {number} {first.name}: embedded {len(domain)} patches of {domain.name}")
         x.engine.wait()
     return open_embeddings(path)

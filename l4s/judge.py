@@ -36,7 +36,8 @@ def heldout_scores(x: Experiment, member: Member, number: int, model: nn.Module,
             raise RunError(f"evaluate_every is set, but source domain {domain.name} holds nothing out to score on")
         view = replace(view_of(x, domain, member, number), rows=domain.heldout)
         out = folder / "heldout" / f"{domain.name}.h5"
-        probs = predict(x.engine, task, [model], view, out, member=member.name, fingerprint=f"step {step}")
+        name, batch = f"step {step}", x.recipe.predict.batch
+        probs = predict(x.engine, task, [model], view, out, member=member.name, fingerprint=name, batch=batch)
         counts += value_counts(probs, truth)
     found = scores_at(counts, THRESHOLD)
     wanted = {

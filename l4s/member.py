@@ -23,14 +23,20 @@ from l4s.tta import average
 TRAINED = "trained"  # the one set of running statistics of a network that does not keep them by domain
 
 
+def trained_on(recipe: Recipe, member: Member, number: int) -> list[str]:
+    """The domains that a member trains on in a round: in round 0 its sources alone, so that a round 0 serves any target.
+
+    The domain of a row of a batch is a position in this list.
+    """
+    return [*recipe.sources(member.config), *(recipe.domains("target") if number else ())]
+
+
 def norm_domains(recipe: Recipe, member: Member, number: int) -> list[str]:
     """The domains whose running statistics a member's network holds once it has trained in a round.
 
-    In round 0 these are the sources: a round 0 serves any target. Plain BatchNorm has one set, called `TRAINED`.
+    Plain BatchNorm has one set, called `TRAINED`.
     """
-    if member.config.norm == "batch":
-        return [TRAINED]
-    return [*recipe.sources(member.config), *(recipe.domains("target") if number else ())]
+    return [TRAINED] if member.config.norm == "batch" else trained_on(recipe, member, number)
 
 
 def build_member(recipe: Recipe, member: Member, domains: Sequence[str], pretrained: bool) -> nn.Module:

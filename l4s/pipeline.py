@@ -15,7 +15,7 @@ def run_recipe(x: Experiment) -> None:
     for number in range(x.recipe.rounds + 1):
         if number:
             run_pseudo(x, number)
-        if number > x.plan.last_round():
+        if number > x.engine.agree(x.plan.last_round()):
             log.info(
                 f"the labels for round {number} hardly differ from those of round {number - 1}: the rounds end here"
             )

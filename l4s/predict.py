@@ -13,11 +13,13 @@ from l4s import rundir
 from l4s.data.domain import Domain
 from l4s.data.fitting import restore
 from l4s.data.probs import CUT, ProbFile, open_probs, write_probs
-from l4s.engine import Engine
+from l4s.engine import Engine, enough_memory
 from l4s.models.norm import domain_rows
 from l4s.recipe import Tta
 from l4s.tasks import Task
 from l4s.tta import average
+
+MEMORY = "lower predict.batch in the recipe (its results are the same), or use --precision bf16"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def predict(
     member: str,
     fingerprint: str,
     tta: Tta = "none",
-    batch: int = 16,
+    batch: int,
 ) -> ProbFile:
     """Write the mean probabilities (or scores) of `models` for the rows of `view`.
 
@@ -63,6 +65,7 @@ def predict(
 
     Args:
         models: several checkpoints of one member are averaged.
+        batch: patches at a time.
         fingerprint: names the step that makes this file.
 
     Returns:
@@ -99,7 +102,7 @@ def predict(
 
 def _cut(domain: Domain) -> dict[str, str]:
     """Which cut of a scene the patches are, where `l4s data chip` made them: ids alone do not say where they lie."""
-    path = domain.patches[0].image.resolve().parents[2] / "manifest.json"
+    path = domain.patches[0].image.resolve().parent.parent.parent / "manifest.json"
     found = rundir.read_json(path).get("fingerprint") if path.is_file() else None
     return {CUT: found} if isinstance(found, str) else {}
 
@@ -113,7 +116,7 @@ def share(engine: Engine, view: View, batch: int) -> Iterator[tuple[int, Tensor]
 
 
 def _probs(engine: Engine, task: Task, models: Sequence[nn.Module], image: Tensor, tta: Tta) -> np.ndarray:
-    with torch.no_grad(), engine.autocast():
+    with torch.no_grad(), engine.autocast(), enough_memory(MEMORY):
         each = [average(partial(task.probs, model), image, tta) for model in models]
     return np.asarray(torch.stack(each).mean(0).clamp(0, 1).cpu().numpy())
 

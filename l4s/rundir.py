@@ -1,4 +1,4 @@
-"""The only place that knows the names inside a run directory, and what makes a step finished.
+"""The folders inside a run directory, and what makes a step finished.
 
 A step owns a folder and writes `done.json` last. A ProbFile or pseudo-label file is finished once it has its name.
 Running the same command again skips what is finished; deleting a folder is how to redo a step.
@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +204,7 @@ def link(source: Path, target: Path) -> None:
 
 def part(path: Path) -> Path:
     """What a file is called while it is written: processes that train members of one run write the same files."""
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
+    return path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")  # containers have equal numbers
 
 
 def _finished(root: Path) -> Iterator[Path]:

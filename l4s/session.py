@@ -90,10 +90,11 @@ def check_parts(recipe: Recipe) -> None:
 
 def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: Machine, source: Path) -> Experiment:
     """Open a recipe's domains, and write what the run is made of into its directory."""
-    domains = {
-        name: open_domain(name, config, recipe.bands, data, machine.cache_folder, log.track)
-        for name, config in recipe.domain.items()
-    }
+    with engine.one_by_one():  # what one process has cached, the others find
+        domains = {
+            name: open_domain(name, config, recipe.bands, data, machine.cache_folder, log.track)
+            for name, config in recipe.domain.items()
+        }
     opened = open_experiment(recipe, engine, run, domains)
     if engine.main:
         # not sorted: the order of a grid's axes makes the members' names

@@ -52,6 +52,11 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, e
         index, name = key.split("/", 1)
         state.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for parameter, kept in optimiser.state.items():  # as the weights lie in memory: GPUs update them together only then
+        moments = {
+            name: value for name, value in kept.items() if isinstance(value, Tensor) and value.shape == parameter.shape
+        }
+        kept |= {name: torch.empty_like(parameter).copy_(value).detach() for name, value in moments.items()}
     return Progress(about["step"], [(step, scores) for step, scores in about["evaluations"]])
 
 

@@ -80,7 +80,7 @@ def _labelling_probs(x: Experiment, number: int, domain: Domain, group: str) -> 
 def run_fit(x: Experiment, member: Member, number: int) -> None:
     """Train one member in one round."""
     folder, key = x.run.member(number, member.name), x.fit_key(member, number)
-    if x.engine.agree(rundir.is_done(folder, key)):
+    if x.engine.agree(x.engine.main and rundir.is_done(folder, key)):
         if x.engine.main:
             clean(folder)  # a run that was stopped just after finishing could not
         return
@@ -242,7 +242,8 @@ def _need(x: Experiment, path: Path, key: str, commands: str) -> None:
 
 def _is_made(x: Experiment, path: Path, key: str, read: Callable[[Path], str] = probs_key) -> bool:
     """Is this file finished, with exactly these settings and inputs?"""
-    if not x.engine.agree(path.is_file()):
+    # only one looks: on a network's disk a look remembers for a while that nothing is there
+    if not x.engine.agree(x.engine.main and path.is_file()):
         return False
     found = read(path)
     if found != key:

@@ -1,6 +1,8 @@
 """Devices, processes and precision."""
 
+import gc
 import types
+import weakref
 
 import pytest
 import torch
@@ -33,9 +35,16 @@ def test_a_model_is_placed_and_called_as_it_is(engine):
     assert torch.equal(placed[1].running_mean, before)
 
 
-def test_gradients_flow(engine):
+def test_networks_of_finished_trainings_are_let_go(engine):
+    gone = weakref.ref(engine.distribute(engine.place(nn.Linear(2, 2))))
+    gc.collect()
+    assert gone() is None
+
+
+def test_one_process_has_nobody_to_be_silent_to(engine):
     weight = torch.ones(2, requires_grad=True)
-    engine.backward((weight * torch.tensor([2.0, 3.0])).sum())
+    with engine.silent(nn.Identity(), quiet=True):
+        (weight * torch.tensor([2.0, 3.0])).sum().backward()
     assert weight.grad.tolist() == [2.0, 3.0]
 
 
@@ -91,22 +100,32 @@ def test_a_gpu_that_is_not_there(monkeypatch):
 def test_processes_that_did_not_find_each_other(monkeypatch, launched, seen):
     """What accelerate does under torchrun where nothing tells it that the CPU is meant: as many worlds as processes."""
     monkeypatch.setenv("WORLD_SIZE", launched)
-    lonely = types.SimpleNamespace(device=torch.device("cpu"), num_processes=seen)
-    monkeypatch.setattr(module, "Accelerator", lambda **options: lonely)
+    monkeypatch.setattr(module, "Accelerator", lambda **options: alone(num_processes=seen))
     with pytest.raises(RunError, match=f"{launched} processes were launched but this one sees {seen}"):
         start_engine("cpu", "fp32")
 
 
-def test_buffers_of_ddp_are_not_broadcast_at_every_step(monkeypatch):
+def test_what_accelerate_is_told(monkeypatch):
+    """Buffers are not broadcast at every step, waiting is allowed, and a user's own configuration is no part of a run."""
     seen = {}
-    monkeypatch.setattr(
-        module,
-        "Accelerator",
-        lambda **options: seen.update(options) or types.SimpleNamespace(device=torch.device("cpu"), num_processes=1),
-    )
+    monkeypatch.setattr(module, "Accelerator", lambda **options: seen.update(options) or alone())
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     start_engine("cpu", "fp32")
-    assert seen["cpu"] is True and [handler.broadcast_buffers for handler in seen["kwargs_handlers"]] == [False]
+    ddp, group = seen["kwargs_handlers"]
+    assert seen["cpu"] is True and ddp.broadcast_buffers is False and group.timeout.days == 1
+    assert (seen["mixed_precision"], seen["dynamo_backend"]) == ("no", "no")
+
+
+@pytest.mark.parametrize("odd", [{"distributed_type": "FSDP"}, {"device": torch.device("meta")}])
+def test_accelerate_configured_for_something_else(monkeypatch, odd):
+    monkeypatch.setattr(module, "Accelerator", lambda **options: alone(**odd))
+    with pytest.raises(RunError, match=r"plain processes on the CPU are wanted; see `accelerate config`"):
+        start_engine("cpu", "fp32")
+
+
+def alone(**odd):
+    about = {"device": torch.device("cpu"), "num_processes": 1, "distributed_type": "NO"}
+    return types.SimpleNamespace(**about | odd)
 
 
 def test_deterministic_refuses_what_may_differ():

@@ -116,7 +116,7 @@ def test_two_processes_write_what_one_does(data, engine, tmp_path, fit):
     said(engine, domain, tmp_path / "one.h5")
     parts = []
     for rank in (1, 0):
-        other = Two(engine.accelerator, "fp32")
+        other = Two(engine.accelerator, engine.device, "fp32")
         object.__setattr__(other, "told", (rank, parts))
         said(other, domain, tmp_path / "two.h5") if rank == 0 else _quietly(said, other, domain, tmp_path / "two.h5")
     assert (tmp_path / "two.h5").read_bytes() == (tmp_path / "one.h5").read_bytes()

@@ -407,7 +407,7 @@ def test_an_embedding_that_cannot_be_leaves_nothing(finished, tmp_path):
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        embed(finished.engine, Network(fail), Ones(2), tmp_path / "e.npy")
+        embed(finished.engine, Network(fail), Ones(2), tmp_path / "e.npy", batch=2)
     calls = []
 
     def fail_later():

@@ -25,8 +25,8 @@ class Batch:
     """Rows of one step.
 
     `image` (B, C, H, W) float32 standardised; `target` (B, H, W) float32 in [0, 1]; `weight` (B, H, W) float32 >= 0,
-    0 = ignored; `domain` (B,) int64 position in the recipe; `index` (B,) int64 row in the domain; `adapt` (B,) bool,
-    True for rows of target domains.
+    0 = ignored; `domain` (B,) int64 position in `l4s.member.trained_on`; `index` (B,) int64 row in the domain; `adapt` (B,)
+    bool, True for rows of target domains. The last three stay on the CPU, where they are looked at.
     """
 
     image: Tensor
@@ -38,8 +38,13 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device, images channels last."""
-        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
-        return replace(self, **moved | {"image": moved["image"].contiguous(memory_format=torch.channels_last)})
+        target, weight = (value.to(device, non_blocking=True) for value in (self.target, self.weight))
+        image = self.image.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        return replace(self, image=image, target=target, weight=weight)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch where a GPU can fetch it from while it computes; the loader calls this."""
+        return replace(self, **{name: value.pin_memory() for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,7 @@ def batches(steps: Steps, items: range, workers: int) -> Iterable[Batch]:
         worker_init_fn=_quiet_worker,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="fork" if workers else None,
+        pin_memory=torch.cuda.is_available(),
     )
 
 

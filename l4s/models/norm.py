@@ -33,17 +33,21 @@ _ROWS: ContextVar[Rows | None] = ContextVar("rows", default=None)
 
 
 @contextmanager
-def domain_rows(domain: Tensor) -> Iterator[None]:
+def domain_rows(domain: Tensor, device: torch.device | None = None) -> Iterator[None]:
     """Tell every `DomainBatchNorm` which domain each row of the batch belongs to.
 
     Args:
-        domain: (B,) int64, positions in the layers' `domains`; a single one stands for a whole batch.
+        domain: (B,) int64 on the CPU, positions in the layers' `domains`; a single one stands for a whole batch.
+        device: where the batch is; None for the CPU.
     """
-    # found once for all layers: on a GPU each look at the values would wait for it
+    # found once for all layers, and on the CPU: each look at values on a GPU would wait for it
     domains, sizes = (found.tolist() for found in torch.unique(domain, return_counts=True))
-    in_blocks = bool((domain[1:] >= domain[:-1]).all())
-    order = None if in_blocks else torch.argsort(domain, stable=True)
-    token = _ROWS.set(Rows(domains, sizes, order, None if order is None else torch.argsort(order)))
+    order = back = None
+    if not bool((domain[1:] >= domain[:-1]).all()):
+        order = torch.argsort(domain, stable=True)
+        back = torch.argsort(order).to(device, non_blocking=True)
+        order = order.to(device, non_blocking=True)
+    token = _ROWS.set(Rows(domains, sizes, order, back))
     try:
         yield
     finally:
@@ -92,7 +96,9 @@ class DomainBatchNorm(nn.Module):
     def _normalise(self, image: Tensor, domain: int) -> Tensor:
         if self.sums is not None:
             self.sums.add(image)
-            return F.batch_norm(image, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            # not F.batch_norm, which refuses the one value a channel that a pooled patch is in a batch of one
+            cudnn = torch.backends.cudnn.enabled
+            return torch.batch_norm(image, self.weight, self.bias, None, None, True, 0.0, self.eps, cudnn)
         factor = 0.0
         if self.training:
             self.num_batches_tracked[domain] += 1

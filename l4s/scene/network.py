@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from l4s import log, rundir
-from l4s.engine import Engine
+from l4s.engine import Engine, is_out_of_memory
 from l4s.errors import RunError
 from l4s.models.norm import domain_rows
 from l4s.recipe import Tta
 from l4s.scene.windows import Layout, Strip
 from l4s.tasks import Task
 from l4s.tta import average
-
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch has no class of its own for it
 
 
 @dataclass(frozen=True)
@@ -138,11 +136,6 @@ def says_one_value(engine: Engine, voice: Voice, bands: int, size: int) -> bool:
         if is_out_of_memory(error):
             raise _too_large(engine, size) from error
         raise
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Has the device, or the machine, no memory left for what was asked?"""
-    return isinstance(error, torch.OutOfMemoryError) or CPU_OUT_OF_MEMORY in str(error)
 
 
 def _too_large(engine: Engine, size: int) -> RunError:

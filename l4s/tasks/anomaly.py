@@ -43,7 +43,7 @@ class Anomaly:
             batch.image, batch.target, batch.weight, scale=self.scale, crop=self.crop, generator=at.generator
         )
         noise = self.noise * torch.randn(image.shape, generator=at.generator)
-        with domain_rows(batch.domain):
+        with domain_rows(batch.domain, image.device):
             extras = model(image + noise.to(image.device), clean=image).extras
         used = torch.ones(len(image), device=image.device)
         if self.max_landslide is not None:

@@ -38,7 +38,7 @@ class Classify:
         image, target, weight = promote(
             batch.image, batch.target, batch.weight, scale=self.scale, crop=self.crop, generator=at.generator
         )
-        with domain_rows(batch.domain):
+        with domain_rows(batch.domain, image.device):
             logits = model(image).logits
         return self.terms(logits, *labels(target, weight, self.positive_share))
 

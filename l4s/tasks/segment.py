@@ -53,13 +53,14 @@ class Segment:
         image, target, weight = promote(
             batch.image, batch.target, batch.weight, scale=self.scale, crop=self.crop, generator=at.generator
         )
-        with domain_rows(batch.domain):
+        with domain_rows(batch.domain, image.device):
             output = model(image)
         if not batch.adapt.any():
             return self._terms(output, target, weight)
-        source, adapted = (
-            self._terms(_rows(output, rows), target[rows], weight[rows]) for rows in (~batch.adapt, batch.adapt)
+        sides = (
+            torch.nonzero(side).squeeze(1).to(image.device, non_blocking=True) for side in (~batch.adapt, batch.adapt)
         )
+        source, adapted = (self._terms(_rows(output, rows), target[rows], weight[rows]) for rows in sides)
         total = source["loss"] + self.target_weight * adapted["loss"]
         return {"loss": total, **_named(source, "source"), **_named(adapted, "target")}
 

@@ -177,7 +177,7 @@ def test_chips_of_another_cut_are_refused(tmp_path):
     domain = open_domain("d", DomainConfig(role="eval", split="train"), ONE, one.folder, tmp_path / "cache")
     whole = np.ones((len(domain), 1), np.float32)
     view = View(domain, domain.predicted, whole, 0 * whole)
-    about = {"member": "m", "fingerprint": "f"}
+    about = {"member": "m", "fingerprint": "f", "batch": 2}
     probs = predict(start_engine("cpu", "fp32"), Answers(), [nn.Identity()], view, tmp_path / "p.h5", **about)
     assert probs.extra[CUT] == one.fingerprint != other.fingerprint
     place(probs.path, one.folder, tmp_path / "out.tif")
