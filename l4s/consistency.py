@@ -77,7 +77,7 @@ def _unread_statistics(recipe: Recipe) -> Iterator[str]:
         told = " and ".join(sorted(modes))
         if domain.subdomains.by != "none" and not modes & {"separated", "patch"}:
             yield f"domain.{name}.subdomains has no effect where images are normalised by {told}"
-        if domain.share_stats and not modes & {"separated", "source"}:
+        if domain.share_stats and not modes & {"separated", "source", "patch"}:
             yield f"domain.{name}.share_stats has no effect where images are normalised by {told}"
 
 

@@ -188,16 +188,24 @@ def _read(path: Path, overrides: Sequence[str]) -> Table:
 
 
 def _check_read(table: Table, key: str) -> None:
-    """An override of `train` that members set for themselves is not read by these."""
+    """An override is not read where every cell of a sweep, or a member or its grid, says something else."""
+    axes = table.get("sweep", {})
+    if key in axes or any(cells and all(key in cell for cell in cells.values()) for cells in _named_cells(axes)):
+        raise RecipeError(f"--set {key} has no effect: every cell of [sweep] sets it; --set 'sweep={{}}' drops them")
     members = table.get("member")
-    if not key.startswith("train.") or not isinstance(members, dict):
+    if key == "train" or key.partition(".")[0] not in DEFAULTS or not isinstance(members, dict):
         return
-    own = [name for name, member in members.items() if _holds(member, key)]
+    own = [name for name, member in members.items() if _holds(member, key) or key in member.get("grid", {})]
     told = f"{', '.join(own)} set {key} for themselves (--set member.{own[0]}.{key}=... changes one)" if own else ""
     if own and len(own) == len(members):
         raise RecipeError(f"--set {key} has no effect: {told}")
     if own:
         log.warn(f"--set {key} changes some members only: {told}")
+
+
+def _named_cells(axes: object) -> list[Table]:
+    """The axes of a sweep that are tables of cells, each with the keys that it changes."""
+    return [axis for axis in axes.values() if isinstance(axis, dict)] if isinstance(axes, dict) else []
 
 
 def _holds(table: object, key: str) -> bool:

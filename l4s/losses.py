@@ -156,5 +156,8 @@ def _bind(name: str, options: Mapping[str, Any]) -> Callable[..., Tensor]:
             raise RecipeError(f"loss {name!r} has no option {option!r}{did_you_mean(option, known)}")
     function = partial(LOSSES[name], **options)
     pixel = torch.zeros(1, 1)
-    function(pixel, pixel, torch.ones(1, 1))
+    try:
+        function(pixel, pixel, torch.ones(1, 1))
+    except TypeError as error:
+        raise RecipeError(f"loss {name!r} refuses {dict(options)}: {error}") from error
     return function

@@ -67,7 +67,7 @@ def build_optimizer(
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     try:
         return builder(groups, lr=lr, weight_decay=weight_decay, **given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         settings = {"lr": lr, "weight_decay": weight_decay, "encoder_lr_factor": encoder_lr_factor} | given
         raise RecipeError(f"optimiser {name!r} refuses {settings}: {error}") from error
 
@@ -154,7 +154,10 @@ def factor(name: str, step: int, total: int, warmup: int = 0, **options: Any) ->
     schedule = SCHEDULES[name]
     known = [p.name for p in inspect.signature(schedule).parameters.values() if p.kind is p.KEYWORD_ONLY]
     _check_options(f"schedule {name!r}", options, known)
-    return schedule(step, total, warmup, **options)
+    try:
+        return schedule(step, total, warmup, **options)
+    except TypeError as error:
+        raise RecipeError(f"schedule {name!r} refuses {options}: {error}") from error
 
 
 def encoder_parameters(params: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:

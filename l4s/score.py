@@ -5,7 +5,6 @@ all patches together (methods A5).
 """
 
 import io
-import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -32,12 +31,11 @@ from l4s.metrics import (
     predicted,
 )
 from l4s.recipe import Threshold
-from l4s.submit import BROKEN_HDF5, BROKEN_ZIP, MAX_MEMBER
+from l4s.submit import BROKEN_HDF5, BROKEN_ZIP, MAX_MEMBER, MEMBER_NAME
 from l4s.thresholds import CONTAMINATION, EXPECTED_F1, cuts, label_free, plain
 
 IGNORE = 255
 PROBABLE, BY_DEFAULT = 0.5, "quantile"
-MASK_NAME = re.compile(r"mask_([0-9]+)\.h5")
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,17 +205,17 @@ def score_masks(
 
 
 def read_masks(path: Path) -> dict[str, np.ndarray]:
-    """Masks in a zip, or in the `*.h5` of a folder, called `mask_<id>.h5`: id (its digits) -> (H, W) uint8.
+    """Masks in a zip, or in the `*.h5` of a folder, called `mask_<id>.h5`: id -> (H, W) uint8.
 
     A zip is read in memory and must hold such files at its root and nothing else, as the competition asks.
     Raises DataError for other names, repeated ids, broken files, a missing key `mask`, and types other than uint8.
     """
     masks: dict[str, np.ndarray] = {}
     for name, content in _zipped(path) if path.is_file() else _files(path):
-        match = MASK_NAME.fullmatch(name)
+        match = MEMBER_NAME.fullmatch(name)
         if match is None or match[1] in masks:
             what = "is there twice" if match else "is not called mask_<id>.h5, or does not lie at the root"
-            raise DataError(f"{path}: {name} {what}; name every mask once, with the digits of its image")
+            raise DataError(f"{path}: {name} {what}; name every mask once, with the id of its image")
         masks[match[1]] = _read_mask(f"{path}: {name}", content)
     if not masks:
         if (path / "config.json").is_file():
@@ -232,7 +230,7 @@ def _zipped(path: Path) -> Iterator[tuple[str, io.BytesIO]]:
             for info in archive.infolist():
                 if info.file_size > MAX_MEMBER:
                     raise DataError(f"{path}: {info.filename} unpacks to over {MAX_MEMBER} bytes, which no mask takes")
-                yield info.filename, io.BytesIO(archive.read(info) if MASK_NAME.fullmatch(info.filename) else b"")
+                yield info.filename, io.BytesIO(archive.read(info) if MEMBER_NAME.fullmatch(info.filename) else b"")
     except DataError:
         raise
     except BROKEN_ZIP as error:

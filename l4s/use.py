@@ -69,6 +69,8 @@ def open_images(plan: Plan, like: DomainConfig, images: Path, split: str, machin
         reading["layout"] = "bijie"
     else:
         del reading["split_seed"]
+    if like.subdomains.by == "region":
+        del reading["subdomains"]  # regions are ids of the run's own data
     config = DomainConfig(role="eval", split=split, **reading)
     clustered = [name for name in plan.recipe.domains("target") if plan.recipe.domain[name].subdomains.by != "none"]
     if clustered and config.subdomains.by == "none":

@@ -199,7 +199,7 @@ RECIPES = [
         "hold-out",
         lambda: replaced("[5, 6]", "[50, 60]"),
         TRAIN,
-        ("holds out none of 6", "(50, 60)"),
+        ("holds out none of 6", "domain.here.holdout"),
         finished=("cache/",),
     ),
     Case("shipped name", lambda: None, ("train", "l4s-rbg"), ("l4s-rbg", "did you mean 'l4s-rgb'")),

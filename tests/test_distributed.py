@@ -150,3 +150,11 @@ def test_a_batch_that_two_processes_cannot_share_is_refused(place):
     done = run(place, "uneven", 2, "train.batch=3", "member.b.train.accumulate=1", "rounds=0", check=False)
     assert done.returncode != 0
     assert "a batch of 3 source and 0 target rows does not fit 2 processes" in done.stderr
+
+
+def test_layers_that_nothing_runs_stop_no_process(place):
+    """An encoder cut short keeps its last stages."""
+    short = "{ name = 'unet', encoder = 'resnet18', decoder = [8, 8, 8], size = 16 }"
+    done = run(place, "short", 2, f"member.a.model={short}", "rounds=0")
+    assert (place / "short/run/round-0/a/done.json").is_file()
+    assert "BatchNorm and the losses see" in " ".join(done.stderr.split())

@@ -567,3 +567,36 @@ def test_an_override_that_members_do_not_read_is_told(tmp_path, capsys):
         load(tmp_path, *own, "train = { steps = 9 }", sets=["train.steps=5"])
     load(tmp_path, *own, sets=["train.batch=4"])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        (["normalise = 'source'"], "normalise=separated"),
+        (["grid = { 'train.steps' = [2, 3] }"], "train.steps=5"),
+        (["[sweep]", "'train.steps' = [2, 3]"], "train.steps=5"),
+        (["[sweep.way.one]", "'train.steps' = 2", "[sweep.way.two]", "'train.steps' = 3"], "train.steps=5"),
+    ],
+)
+def test_an_override_that_nothing_reads_is_refused(tmp_path, lines, key):
+    with pytest.raises(RecipeError, match=f"--set {key.partition('=')[0]} has no effect"):
+        load_cells(str(write(tmp_path, *lines)), [key])
+
+
+def test_an_override_that_some_cells_read_is_taken(tmp_path):
+    path = write(tmp_path, "[sweep.way.one]", "'train.steps' = 2", "[sweep.way.two]", "'train.batch' = 3")
+    cells = load_cells(str(path), ["train.steps=5"])
+    assert [expand(cell)[0].config.train.steps for cell in cells.values()] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.loss=[{ name = 'soft_ce', eps = 'high' }]",
+        "train.schedule={ name = 'poly', power = '2' }",
+        "train.optimiser={ name = 'adamw', lr = 0.001, betas = [0.9] }",
+    ],
+)
+def test_an_option_of_another_type_is_wrong_use(tmp_path, setting):
+    with pytest.raises(RecipeError, match="refuses"):
+        check_parts(load(tmp_path, sets=[setting]))

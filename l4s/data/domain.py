@@ -92,6 +92,11 @@ def open_domain(
         if any(patch.label is not None for patch in patches):
             raise DataError(f"domain {name}: cut makes squares of patches that are labelled as a whole: leave it out")
         patches = cut_patches(patches, config.cut, image_shape(patches[0], bands))
+    if config.role == "source" and config.labelled:
+        _refuse_unlabelled(name, patches)
+    train, heldout = split(name, patches, config.holdout)  # before hours of caching
+    if not len(train):
+        raise DataError(f"domain {name}: the hold-out leaves none of {len(patches)} patches to train on")
     shared = [[bands.names.index(band) for band in group] for group in config.share_stats]
     opened = open_cache(
         patches,
@@ -103,16 +108,16 @@ def open_domain(
         fit=config.fit,
         track=track,
     )
-    if config.role == "source" and config.labelled and not opened.labelled.all():
-        missing = patches[int(np.argmin(opened.labelled))]
-        raise DataError(
-            f"domain {name}: source patch {missing.image} has no mask: add it, or move the patch to a target"
-        )
     stats = subdomain_stats(opened.moments, [patch.region for patch in patches], config.subdomains, shared)
-    train, heldout = split(patches, config.holdout)
-    if not len(train):
-        raise DataError(f"domain {name}: the hold-out leaves none of {len(patches)} patches to train on")
     return Domain(name, config, bands, patches, opened, stats, train, heldout)
+
+
+def _refuse_unlabelled(name: str, patches: Sequence[PatchRef]) -> None:
+    for patch in patches:
+        if not patch.labelled and patch.label is None:
+            raise DataError(
+                f"domain {name}: source patch {patch.image} has no mask: add it, or move the patch to a target"
+            )
 
 
 def own_bands(name: str, config: DomainConfig, bands: Bands) -> Bands:
@@ -129,8 +134,8 @@ def own_bands(name: str, config: DomainConfig, bands: Bands) -> Bands:
         raise RecipeError(f"domain.{name}.bands: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
-def split(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows held out; rows in a gap are in neither.
+def split(name: str, patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a domain to train on and rows held out; rows in a gap are in neither.
 
     Raises:
         DataError: nothing would be held out though the recipe asks for it.
@@ -154,8 +159,8 @@ def split(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.
         near = _within(number, ranges, config.gap)
     if config.by != "none" and not held.any():
         raise DataError(
-            f"holdout by {config.by!r} holds out none of {len(patches)} patches, ids "
-            f"{number.min()} to {number.max()}: change {config!r}"
+            f"domain {name}: holdout by {config.by!r} holds out none of {len(patches)} patches, ids "
+            f"{number.min()} to {number.max()}: change domain.{name}.holdout"
         )
     return np.flatnonzero(~near), np.flatnonzero(held)
 

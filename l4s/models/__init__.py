@@ -94,4 +94,7 @@ def build_model(name: str, bands: Bands, *, size: int, seed: int, options: Mappi
     check_options(name, options)
     with torch.random.fork_rng(devices=[]):  # torch.manual_seed would also reseed every GPU, which is not forked
         torch.default_generator.manual_seed(seed)
-        return MODELS[name](bands, size=size, **options)
+        try:
+            return MODELS[name](bands, size=size, **options)
+        except TypeError as error:
+            raise RecipeError(f"model {name!r} refuses {dict(options)}: {error}") from error

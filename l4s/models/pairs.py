@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from l4s.errors import RunError
 from l4s.models.contract import Output
 from l4s.models.networks import pad_to_stride
 
@@ -66,7 +67,7 @@ class Connected(nn.Module):
     def forward(self, joined: Tensor) -> Tensor:
         """`(B, J, side, side)` -> `(B, 1)`."""
         if joined.shape[-2:] != (self.side, self.side):
-            raise ValueError(
+            raise RunError(
                 f"images of {joined.shape[-2]} x {joined.shape[-1]} pixels; a network with head = 'fc' was built for "
                 f"model.size = {self.side}: set that, or another head"
             )

@@ -59,6 +59,8 @@ def siamese(
     for what, value, known in (("head", head, HEADS), ("join", join, JOINS)):
         if value not in known:
             raise RecipeError(f"model.{what} = {value!r}{did_you_mean(value, known)}")
+    if not 0 <= dropout < 1:
+        raise RecipeError(f"model.dropout = {dropout} is no share in [0, 1)")
     if head == "fc" and size < kernel:
         raise RecipeError(f"model.kernel = {kernel} is larger than the images, model.size = {size}")
     network = _network(encoder, decoder, len(places[0]), embedding)

@@ -61,4 +61,7 @@ def build_task(config: MemberConfig) -> Task:
     known = [p.name for p in inspect.signature(TASKS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := [option for option in options if option not in known]:
         raise RecipeError(f"task {name!r} has no option {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-    return TASKS[name](config.train, **options)
+    try:
+        return TASKS[name](config.train, **options)
+    except TypeError as error:
+        raise RecipeError(f"task {name!r} refuses {dict(options)}: {error}") from error

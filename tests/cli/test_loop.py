@@ -157,6 +157,14 @@ def test_new_images_are_read_like_the_domain_that_is_named(l4s, tiny, tmp_path):
     np.testing.assert_array_equal(values(tmp_path / "new.h5"), values(tmp_path / "old.h5"))
 
 
+def test_regions_of_the_source_are_not_asked_of_new_images(l4s, tiny, tmp_path):
+    by_region = {"regions": {"here": [1, 8]}, "subdomains": {"by": "region"}}
+    shown = predict(
+        l4s, changed(tiny, tmp_path / "run", {"home": by_region}), tmp_path / "new.h5", images=tiny / "data/ValidData"
+    )
+    assert shown.exit_code == 0, shown.output
+
+
 def test_sub_domains_of_new_images_are_found_where_they_are_asked_for(l4s, tiny, tmp_path):
     run = changed(tiny, tmp_path / "run", {"away": {"subdomains": {"by": "cluster", "k": 2}}})
     images = tiny / "data" / "ValidData"

@@ -26,7 +26,7 @@ def refs(numbers, places=None):
 
 def cut(numbers, places=None, **holdout):
     """Ids to train on, ids held out."""
-    train, heldout = split(refs(numbers, places), HoldOut(**holdout))
+    train, heldout = split("home", refs(numbers, places), HoldOut(**holdout))
     assert train.dtype == heldout.dtype == np.int64
     return [numbers[row] for row in train], [numbers[row] for row in heldout]
 
@@ -55,7 +55,7 @@ def test_a_block_is_the_last_share_of_each_region():
 
 def test_a_block_of_bijie_holds_patches_of_both_classes(tmp_path):
     patches = find_patches(write_bijie(tmp_path, 10, 5), ".", layout="bijie")
-    train, heldout = split(patches, HoldOut(by="block", share=0.2))
+    train, heldout = split("home", patches, HoldOut(by="block", share=0.2))
     assert [patches[row].id for row in heldout] == ["landslide-p9", "landslide-p10", "non-landslide-p5"]
     assert len(train) == 12
 
@@ -134,11 +134,15 @@ def test_a_source_patch_without_a_mask_is_named(data):
     (data / "TrainData" / "mask" / "mask_5.h5").unlink()
     with pytest.raises(DataError, match=r"domain home: source patch .*image_5.h5 has no mask"):
         opened(data)
+    assert not (data.parent / "cache").exists()  # said before hours of caching
 
 
 def test_a_hold_out_that_leaves_nothing(data):
     with pytest.raises(DataError, match="domain home: the hold-out leaves none of 8 patches to train on"):
         opened(data, holdout=HoldOut(by="ids", ranges=((4, 5),), gap=9))
+    with pytest.raises(DataError, match="ids 1 to 8: change domain.home.holdout"):
+        opened(data, holdout=HoldOut(by="ids", ranges=((40, 50),)))
+    assert not (data.parent / "cache").exists()
 
 
 # --- normalisation
