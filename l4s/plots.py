@@ -175,7 +175,7 @@ def displayed(images: np.ndarray, rgb: Sequence[int]) -> tuple[np.ndarray, int |
         The images, and the band shown in grey where `rgb` is empty (the first); None for colours.
     """
     chosen = images[:, list(rgb) or [0, 0, 0]]
-    low, high = np.percentile(chosen, STRETCH, axis=(0, 2, 3), keepdims=True)[..., 0, :, :, :]
+    low, high = np.percentile(chosen, STRETCH, axis=(0, 2, 3), keepdims=True)
     stretched = np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1)
     return np.moveaxis(stretched, 1, -1).astype(np.float32), None if rgb else 0
 

@@ -1,4 +1,4 @@
-"""What a recipe may say: frozen, strict pydantic models. Loading one is `l4s.load`; what each step reads of it is in `l4s.pipeline`.
+"""What a recipe may say: frozen, strict pydantic models. Loading one is `l4s.load`; what each step reads of it is in `l4s.experiment`.
 
 A recipe holds the science only. Paths of a person, devices, worker and GPU counts are flags of the command line.
 """
@@ -461,7 +461,7 @@ class About(Section):
 
 
 class Recipe(Section):
-    """A whole experiment. Members and rounds are run in the order of DESIGN 1.4; see `recipes/` for examples."""
+    """A whole experiment. Members and rounds are run in the order of `l4s.pipeline`; see `recipes/` for examples."""
 
     name: str
     about: About = About()

@@ -1,6 +1,6 @@
 """What a run reached: every file of probabilities scored against the truth, as `table.json`, `table.md` and pictures.
 
-Masks of targets are read here and nowhere before; what is chosen with them is called oracle.
+Masks of targets are scored against here and nowhere before; what is chosen with them is called oracle.
 """
 
 import statistics

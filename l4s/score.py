@@ -176,12 +176,13 @@ def threshold_of(probs: ProbFile, wanted: Threshold | None = None) -> float:
     Raises:
         DataError: "expected_f1" of scores that are only ordered, which are no probabilities.
     """
-    probable = probs.kind == "probability"
-    if wanted == EXPECTED_F1 and not probable:
-        raise DataError(f"{probs.path} holds scores that are only ordered: {EXPECTED_F1} needs probabilities")
     if isinstance(wanted, float):
         return wanted
-    return PROBABLE if wanted is None and probable else _thresholds(probs)[EXPECTED_F1 if probable else BY_DEFAULT]
+    if probs.kind == "probability":
+        return PROBABLE if wanted is None else _thresholds(probs)[EXPECTED_F1]
+    if wanted is not None:
+        raise DataError(f"{probs.path} holds scores that are only ordered: {EXPECTED_F1} needs probabilities")
+    return _thresholds(probs)[BY_DEFAULT]
 
 
 def _thresholds(probs: ProbFile) -> dict[str, float]:

@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from l4s.data.patch import natural
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
 from l4s.postprocess import masks
@@ -136,8 +137,8 @@ def read_card(path: Path) -> SubmissionCard:
 def pack(masks: Iterable[tuple[str, np.ndarray]], out: Path) -> None:
     """Write (id, mask (H, W) uint8 in {0, 1}) pairs as the competition's flat zip, in natural order of the ids.
 
-    Equal masks give equal bytes (with the same HDF5 and zlib): no dates, no user, no machine. Written to
-    `<out>.part`, then renamed.
+    Equal masks give equal bytes (with the same HDF5 and zlib): no dates, no user, no machine. The file
+    appears when it is whole.
 
     Raises DataError for an unsafe or repeated id, a mask of another dtype, rank or value, and for no masks at all.
     """
@@ -173,11 +174,6 @@ def _check(zip: Path | io.BytesIO, name: str, ids: Sequence[str] | None, shape: 
     return CheckReport(errors, _warnings(sound, share), len(sound), share)
 
 
-def _natural(id: str) -> list[str | int]:
-    """Sort key that puts 9 before 10: text and numbers alternate, so that only equal kinds meet."""
-    return [int(piece) if row % 2 else piece for row, piece in enumerate(re.split(r"([0-9]+)", id))]
-
-
 def _zip_bytes(masks: Iterable[tuple[str, np.ndarray]]) -> bytes:
     encoded: dict[str, bytes] = {}
     for id, mask in masks:
@@ -189,7 +185,7 @@ def _zip_bytes(masks: Iterable[tuple[str, np.ndarray]]) -> bytes:
         raise DataError("no masks to pack: a submission needs one for every image")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for id in sorted(encoded, key=lambda id: (_natural(id), id)):
+        for id in sorted(encoded, key=natural):
             info = zipfile.ZipInfo(f"mask_{id}.h5", date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
             archive.writestr(info, encoded[id], compress_type=zipfile.ZIP_DEFLATED, compresslevel=9)
@@ -324,9 +320,12 @@ def _id_errors(found: Sequence[str], ids: Sequence[str] | None) -> list[str]:
         return [] if found else ["no member is called mask_<id>.h5"]
     missing = [f"mask_{id}.h5" for id in set(ids) - set(found)]
     unexpected = [f"mask_{id}.h5" for id in set(found) - set(ids)]
-    return [f"{len(missing)} of {len(set(ids))} masks missing: {_listed(missing)}"] * bool(missing) + [
-        f"{len(unexpected)} masks of no image: {_listed(unexpected)}"
-    ] * bool(unexpected)
+    errors = []
+    if missing:
+        errors.append(f"{len(missing)} of {len(set(ids))} masks missing: {_listed(missing)}")
+    if unexpected:
+        errors.append(f"{len(unexpected)} masks of no image: {_listed(unexpected)}")
+    return errors
 
 
 def _warnings(masks: Sequence[np.ndarray], share: float) -> list[str]:
@@ -343,7 +342,7 @@ def _warnings(masks: Sequence[np.ndarray], share: float) -> list[str]:
 
 def _listed(names: Sequence[str]) -> str:
     """Name the first few in natural order, and count the rest; a strange name is shown escaped and cut."""
-    ordered = sorted(names, key=lambda name: (_natural(name), name))
+    ordered = sorted(names, key=natural)
     shown = [name if MEMBER_NAME.fullmatch(name) else ascii(name[:80]) for name in ordered[:NAMES_SHOWN]]
     more = len(names) - len(shown)
     return (", ".join(shown) or "nothing") + (f" and {more} more" if more else "")

@@ -1,5 +1,7 @@
 """A domain's masks as truth to score against: all that a target's are for, but for the balanced draw of `parts`."""
 
+import numpy as np
+
 from l4s.data.domain import Domain
 from l4s.score import Truth
 
@@ -10,6 +12,10 @@ def truth_of(domain: Domain) -> Truth | None:
     if not domain.cache.labelled[rows].all():
         return None
     regions = tuple(domain.patches[row].region for row in rows)
-    # of patches labelled as a whole one pixel says all, and predictions of pixels do not fit it
-    part = (0, 0) if domain.by_patch else ...
-    return Truth(domain.ids(rows), lambda index: domain.cache.mask(rows[index])[part], regions)
+
+    def mask(index: int) -> np.ndarray:
+        """Of patches labelled as a whole one pixel says all, and predictions of pixels do not fit it."""
+        whole = domain.cache.mask(rows[index])
+        return whole[0, 0] if domain.by_patch else whole
+
+    return Truth(domain.ids(rows), mask, regions)

@@ -41,7 +41,7 @@ class Bands(BaseModel):
 
     `file` names every band on disk, in file order; `make` those that are made of bands of the file, or of made ones
     named before; `use` names those the model sees, in the order it sees them (all of `file`, then all of `make`, when
-    left out). Colour augmentation and spectral statistics leave `terrain` bands alone. `rgb` are the bands shown as
+    left out). Colour augmentation leaves `terrain` bands alone. `rgb` are the bands shown as
     red, green and blue, and those that receive the RGB filters of pretrained weights.
     `groups` splits the channels of models with several inputs (`rgb`/`dem`, `pre`/`post`).
     """

@@ -63,7 +63,7 @@ def resize(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     float64 by one thread: no pixel is skipped, a constant stays constant, bytes do not depend on the machine. skimage
     blurs by a Gaussian and picks points; torch's sums depend on vector units and threads.
     """
-    if plane.shape == shape:
+    if plane.shape == tuple(shape):
         return plane
     missing = np.isnan(plane)
     if not missing.any():

@@ -1,12 +1,11 @@
 """Data sets of pictures: the layouts of Bijie (Ji 2020) and of Hokkaido (Lissak 2024), whose files pair by their stems."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from l4s import log
-from l4s.data.patch import SPLITS, PatchRef, only_folder, split_folder, tolerated
+from l4s.data.patch import SPLITS, PatchRef, natural, only_folder, split_folder, tolerated
 from l4s.data.pictures import DEM_FOLDER, IMAGES, SUFFIXES, around, is_picture
 from l4s.data.splits import FOLDER as LISTS
 from l4s.data.splits import SHARES, draw_splits, read_splits, write_splits
@@ -235,8 +234,3 @@ def _numbered(refs: Sequence[PatchRef], folder: Path) -> tuple[PatchRef, ...]:
         raise DataError(f"{folder} holds no pictures: unpack them there, or change `split` or `root` (--data)")
     ordered = sorted(refs, key=lambda ref: natural(ref.id))
     return tuple(replace(ref, number=number) for number, ref in enumerate(ordered, 1))
-
-
-def natural(text: str) -> tuple[list[str | int], str]:
-    """A sort key that puts 9 before 10: text and numbers alternate, so that only equal kinds meet."""
-    return [int(piece) if row % 2 else piece for row, piece in enumerate(re.split(r"([0-9]+)", text))], text

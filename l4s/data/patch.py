@@ -1,5 +1,6 @@
 """What the readers of all layouts share: a patch's files, the folders of splits, and files that systems leave behind."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,11 @@ class PatchRef:
     def labelled(self) -> bool:
         """Is it known what each pixel is?"""
         return self.background or self.mask is not None
+
+
+def natural(text: str) -> tuple[list[str | int], str]:
+    """A sort key that puts 9 before 10: text and numbers alternate, so that only equal kinds meet."""
+    return [int(piece) if row % 2 else piece for row, piece in enumerate(re.split(r"([0-9]+)", text))], text
 
 
 def tolerated(path: Path) -> bool:

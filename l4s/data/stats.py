@@ -1,4 +1,4 @@
-"""Statistics of a domain or of its sub-domains, and the affine map from cached values to a recipe's normalisation.
+"""Statistics of a domain or of its sub-domains.
 
 Separated normalisation (Zhao 2022, 2.1): source and target are each standardised by their own mean and standard
 deviation per band, x_s = (x - mu_S) / sd_S and x_t = (x - mu_T) / sd_T, over all pixels of the domain.

