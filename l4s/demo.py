@@ -62,5 +62,5 @@ def _show(x: Experiment, rows: list[dict[str, Any]]) -> Demo:
     target = x.domains["target"]
     verdict = check(zip_, target.ids(target.predicted), target.size)
     surveys = [survey_domain(x.domains[name]) for name in ("source", "target")]
-    statistics = draw_statistics(x.run.table.with_name("pictures") / "statistics.png", surveys)
+    statistics = draw_statistics(x.run.pictures / "statistics.png", surveys)
     return Demo(rows, x.run.table.with_suffix(".md"), [*pictures, statistics], zip_, verdict)

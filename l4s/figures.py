@@ -18,12 +18,11 @@ from l4s.member import adapt_member, adapts, trained_member
 from l4s.models.norm import domain_rows
 from l4s.plan import one_cell
 from l4s.plots import displayed, draw_tiles, own_size, painted, truth_picture
-from l4s.promote import demote
+from l4s.promote import demote, promoted
 from l4s.report import reopen, shown_patches
 from l4s.rundir import command
 from l4s.score import threshold_of
 from l4s.tasks import build_task
-from l4s.tasks.segment import promoted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,7 +96,7 @@ def _draw(
     labels = [first.ids[place] for place in places]
     if notes and len(files) == 1:
         labels = ["\n".join(pair) for pair in zip(labels, notes, strict=True)]
-    out = x.run.table.with_name("pictures") / f"{name}.png"
+    out = x.run.pictures / f"{name}.png"
     return draw_tiles(out, columns, labels, legend="truth" in columns)
 
 

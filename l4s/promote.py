@@ -45,6 +45,12 @@ def promote(
     return _random_crop(image, target, weight, crop, generator)
 
 
+def promoted(image: Tensor, scale: float | tuple[float, float]) -> Tensor:
+    """Images `(B, C, H, W)` enlarged for prediction, whole; of a range of scales by its middle."""
+    empty = image.new_zeros(len(image), *image.shape[-2:])
+    return _enlarge(image, empty, empty, sum(scale) / 2 if isinstance(scale, tuple) else scale)[0]
+
+
 def demote(probs: Tensor, size: tuple[int, int]) -> Tensor:
     """Average promoted probabilities over the area of each native pixel.
 

@@ -129,7 +129,7 @@ def draw_run(x: Experiment) -> list[Path]:
         for name, path in files.items():
             probs = open_probs(path)
             rows, notes = shown_patches(domain, probs)
-            out = x.run.table.with_name("pictures") / f"{domain.name}{name.removeprefix('ensemble')}.png"
+            out = x.run.pictures / f"{domain.name}{name.removeprefix('ensemble')}.png"
             made.append(draw_patches(out, domain, probs, rows, threshold=threshold_of(probs), notes=notes))
     return made
 

@@ -57,6 +57,14 @@ class RunDir:
     def submission(self) -> Path:
         return self.root / "submission"
 
+    def entry(self, recipe: str, domain: str, group: str = "") -> Path:
+        """The zip that the last round ends in."""
+        return self.submission / f"{'-'.join(filter(None, (recipe, domain, group)))}.zip"
+
+    @property
+    def pictures(self) -> Path:
+        return self.root / "pictures"
+
     @staticmethod
     def probs(folder: Path, domain: str, tta: str) -> Path:
         """The ProbFile of a member or an ensemble for a domain under a test-time augmentation."""

@@ -52,8 +52,8 @@ def open_session(
     for plan in plans:
         opened = open_run(plan.recipe, engine, data, plan.run, machine, find_recipe(recipe))
         # only now: a run whose data cannot be read leaves nothing behind; and once: trainings tell where they were made
-        if engine.main and not (root / "env.json").is_file():
-            rundir.write_json(root / "env.json", environment(engine) | {"argv": sys.argv[1:]})
+        if engine.main and not RunDir(root).environment.is_file():
+            rundir.write_json(RunDir(root).environment, environment(engine) | {"argv": sys.argv[1:]})
         yield opened
 
 
@@ -133,7 +133,7 @@ def _varying(domain: Domain) -> dict[str, object]:
 
 def _engine(root: Path, machine: Machine) -> Engine:
     """Start the engine; a run keeps the precision it was started with."""
-    file = root / "env.json"
+    file = RunDir(root).environment
     precision = machine.precision
     if file.is_file():
         precision = rundir.read_json(file)["precision"]

@@ -59,12 +59,13 @@ def _packed(plan: Plan, number: int, group: str) -> Row | None:
     submit = plan.recipe.submit
     if submit is None:
         return None
-    card = plan.run.submission / f"{'-'.join(filter(None, (plan.recipe.name, submit.domain, group)))}.json"
+    entry = plan.run.entry(plan.recipe.name, submit.domain, group)
+    card = entry.with_suffix(".json")
     if not card.is_file():
         return None
     probs = plan.run.probs(plan.run.ensemble(number, group), submit.domain, plan.recipe.ensemble_tta)
     share = read_json(card)["positive_share"]
-    return {"zip": str(card.with_suffix(".zip")), "positive_share": share, "probs": str(probs)}
+    return {"zip": str(entry), "positive_share": share, "probs": str(probs)}
 
 
 def _round(plan: Plan, number: int, now: float) -> Row:

@@ -53,7 +53,7 @@ def _labelling(x: Experiment, number: int, domain: Domain, group: str) -> dict[s
 
 def _labelled(x: Experiment, number: int, domain: Domain, group: str) -> PseudoLabels:
     out, key = x.run.pseudo(number, group) / f"{domain.name}.h5", x.pseudo_key(domain, number, group)
-    if _is_made(x, out, key, pseudo_key):
+    if _is_made(x, out, key, open_pseudo):
         return open_pseudo(out)
     probs = _labelling_probs(x, number, domain, group)
     if x.engine.main:
@@ -180,10 +180,9 @@ def run_submit(x: Experiment) -> None:
     for group in x.grouped(x.trained(last)):
         folder = x.run.ensemble(last, group)
         probs = open_probs(x.run.probs(folder, config.domain, x.recipe.ensemble_tta))
-        name = "-".join(filter(None, (x.recipe.name, config.domain, group)))
         threshold = threshold_of(probs, config.threshold)
         facts = submission_facts(x.plan, last, group, threshold=threshold)
-        out = x.run.submission / f"{name}.zip"
+        out = x.run.entry(x.recipe.name, config.domain, group)
         if not _is_packed(out, probs, threshold, config.min_area, facts):
             submit(probs, out, threshold=threshold, min_area=config.min_area, facts=facts)
             log.info(f"submission: {out}")
@@ -224,28 +223,20 @@ def _ensemble(x: Experiment, number: int, members: Sequence[Member], domain: Dom
     x.engine.wait()
 
 
-def probs_key(path: Path) -> str:
-    """The fingerprint of the step that made a ProbFile."""
-    return open_probs(path).fingerprint
-
-
-def pseudo_key(path: Path) -> str:
-    """The fingerprint of the step that made pseudo labels."""
-    return open_pseudo(path).fingerprint
-
-
 def _need(x: Experiment, path: Path, key: str, commands: str) -> None:
     """Refuse to go on without a ProbFile that earlier commands make, or with one of other settings."""
     if not _is_made(x, path, key):
         raise RunError(f"{path} is missing: run {commands} first")
 
 
-def _is_made(x: Experiment, path: Path, key: str, read: Callable[[Path], str] = probs_key) -> bool:
+def _is_made(
+    x: Experiment, path: Path, key: str, opened: Callable[[Path], ProbFile | PseudoLabels] = open_probs
+) -> bool:
     """Is this file finished, with exactly these settings and inputs?"""
     # only one looks: on a network's disk a look remembers for a while that nothing is there
     if not x.engine.agree(x.engine.main and path.is_file()):
         return False
-    found = read(path)
+    found = opened(path).fingerprint
     if found != key:
         raise RunError(
             f"{path} was made with other settings or inputs (fingerprint {found}, now {key}): "
@@ -257,7 +248,7 @@ def _is_made(x: Experiment, path: Path, key: str, read: Callable[[Path], str] = 
 def _pseudo_of(x: Experiment, domain: Domain, member: Member, number: int) -> PseudoLabels:
     group = x.group(member)
     path = x.run.pseudo(number, group) / f"{domain.name}.h5"
-    if not _is_made(x, path, x.pseudo_key(domain, number, group), pseudo_key):
+    if not _is_made(x, path, x.pseudo_key(domain, number, group), open_pseudo):
         raise RunError(f"{path} is missing: run {_commands_before(x, number, domain, group)} first")
     labels = open_pseudo(path)
     if labels.ids != domain.ids(domain.train):

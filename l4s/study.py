@@ -76,7 +76,7 @@ def study_run(root: Path, data: Path, domain: str, cache: Path | None = None) ->
         studies[name] = rows = _rows(scored, truth)
         write_json(run.root / "study.json", {"recipe": x.recipe.name, "domain": domain, "rows": rows})
         write_atomic(run.root / "study.md", markdown(rows).encode())
-        pictures = run.root / "pictures"
+        pictures = run.pictures
         draw_study(pictures, rows)
         draw_chips(
             pictures / "study-chips.png", x.domains[domain], {each.point.line: each.point.probs for each in scored}

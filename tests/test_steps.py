@@ -213,7 +213,8 @@ def test_cells_of_a_sweep_share_what_is_equal(place, tmp_path, monkeypatch):
     calls = count(monkeypatch)
     recipe = write_recipe(place / "sweep.toml", "[sweep]", "'pseudo.upper' = [0.55, 0.56]")
     machine = Machine("cpu", "fp32", cache=place / "cache")
-    for x in open_session(str(recipe), QUICK, place / "data", tmp_path / "run", machine):
+    sets = [each for each in QUICK if not each.startswith("pseudo.upper")]
+    for x in open_session(str(recipe), sets, place / "data", tmp_path / "run", machine):
         run_recipe(x)
     assert calls["fit.step"] == 2 + 2 * 2  # round 0 once, round 1 in each cell
     run_recipe(opened(place, tmp_path / "other", "rounds=0"))

@@ -9,10 +9,10 @@ from l4s.data.dataset import Batch
 from l4s.data.probs import Extra, Kind
 from l4s.errors import RecipeError
 from l4s.models.norm import domain_rows
-from l4s.promote import demote, promote
+from l4s.promote import demote, promote, promoted
 from l4s.recipe import Train
 from l4s.ssim import blur
-from l4s.tasks.segment import At, promoted
+from l4s.tasks.segment import At
 
 HALF = 0.5  # of a patch: "images with less than 50% of their area exhibiting landslides"
 

@@ -11,9 +11,9 @@ from l4s.data.probs import Extra, Kind
 from l4s.errors import RecipeError
 from l4s.losses import weighted_sum
 from l4s.models.norm import domain_rows
-from l4s.promote import promote
+from l4s.promote import promote, promoted
 from l4s.recipe import Train
-from l4s.tasks.segment import At, promoted
+from l4s.tasks.segment import At
 
 
 @dataclass(frozen=True)

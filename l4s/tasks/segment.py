@@ -11,7 +11,7 @@ from l4s.data.probs import Extra, Kind
 from l4s.losses import weighted_sum
 from l4s.models.contract import Output
 from l4s.models.norm import domain_rows
-from l4s.promote import demote, promote
+from l4s.promote import demote, promote, promoted
 from l4s.recipe import Train
 
 
@@ -90,13 +90,6 @@ def build(train: Train) -> Segment:
     """The segmentation task with a recipe's loss and scale."""
     terms = weighted_sum([(term.name, term.weight, term.options) for term in train.loss])
     return Segment(terms, train.target_weight, train.aux, train.scale.factor, train.scale.crop)
-
-
-def promoted(image: Tensor, scale: float | tuple[float, float]) -> Tensor:
-    """Images (B, C, H, W) enlarged for prediction; of a range of scales by its middle."""
-    middle = sum(scale) / 2 if isinstance(scale, tuple) else scale
-    empty = image.new_zeros(len(image), *image.shape[-2:])
-    return promote(image, empty, empty, scale=middle, crop=None, generator=torch.Generator())[0]
 
 
 def _rows(output: Output, rows: Tensor) -> Output:
