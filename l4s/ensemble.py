@@ -9,8 +9,6 @@ from l4s import rundir
 from l4s.data.probs import ProbFile, write_probs
 from l4s.errors import DataError, RecipeError, did_you_mean
 
-BLOCK = 64  # patches in memory at a time
-
 
 def ensemble(
     inputs: Sequence[ProbFile], out: Path, *, fingerprint: str, weights: Mapping[str, float] | None = None
@@ -31,7 +29,7 @@ def ensemble(
     with write_probs(
         out,
         ids=first.ids,
-        shape=first.plan,
+        shape=first.shapes if first.ragged else first.shape,
         member="ensemble",
         fingerprint=fingerprint,
         domain=first.domain,
@@ -39,11 +37,8 @@ def ensemble(
         kind=first.kind,
         extra=first.extra,
     ) as writer:
-        for start in range(0, len(first), BLOCK):
-            stop = min(start + BLOCK, len(first))
-            each = zip(*(probs.block(start, stop) for probs in inputs), strict=True)
-            means = [_mean(values, share) for values in each]
-            writer.put(start, means if first.ragged else means[0])
+        for row, values in enumerate(zip(*(probs.patches() for probs in inputs), strict=True)):
+            writer.put(row, [_mean(values, share)])
             rundir.reached("ensemble.put")
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from l4s import ensemble as module
 from l4s.data.probs import open_probs, write_probs
 from l4s.ensemble import ensemble
 from l4s.errors import DataError, RecipeError
@@ -72,13 +71,6 @@ def test_values_of_one_number_a_patch(tmp_path):
     a, b = make(tmp_path / "a.h5", [0.0, 0.5, 1.0], kind="score"), make(tmp_path / "b.h5", [1, 0.5, 0.5], kind="score")
     out = run(tmp_path, a, b)
     assert out.read().tolist() == [0.5, 0.5, 0.75] and out.kind == "score"
-
-
-def test_blocks_do_not_show(tmp_path, monkeypatch):
-    parts = [make(tmp_path / f"{name}.h5", random(seed)) for seed, name in enumerate("ab")]
-    whole = run(tmp_path, *parts).path.read_bytes()
-    monkeypatch.setattr(module, "BLOCK", 2)
-    assert run(tmp_path, *parts).path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,16 @@ MAY = {
         "l4s.tasks",
         "l4s.data",
         "l4s.models",
-        *("l4s.errors", "l4s.recipe", "l4s.losses", "l4s.metrics", "l4s.promote", "l4s.score", "l4s.ssim"),
+        *(
+            "l4s.errors",
+            "l4s.recipe",
+            "l4s.losses",
+            "l4s.metrics",
+            "l4s.promote",
+            "l4s.score",
+            "l4s.ssim",
+            "l4s.thresholds",
+        ),
     ),
 }
 """Room -> all of l4s that it may import; a file that is not named here may import any but the command line."""

@@ -57,15 +57,6 @@ class ProbFile:
         self._refuse_ragged()
         return (len(self), *self.shapes[0])
 
-    @property
-    def plan(self) -> tuple[int, ...] | tuple[tuple[int, ...], ...]:
-        """What `write_probs` takes as `shape` for a file like this one."""
-        return self.shapes if self.ragged else self.shape
-
-    def block(self, start: int, stop: int) -> list[np.ndarray]:
-        """Values of the patches `start:stop`, as `read` gives them, or a list of each where patches differ in size."""
-        return [self.patch(index) for index in range(start, stop)] if self.ragged else [self.read(start, stop)]
-
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Values of the patches `start:stop` (a slice), (n, H, W) float16 in [0,1], or (n,).
 

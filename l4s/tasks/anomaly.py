@@ -13,6 +13,7 @@ from l4s.promote import demote, promote, promoted
 from l4s.recipe import Train
 from l4s.ssim import blur
 from l4s.tasks.segment import At
+from l4s.thresholds import CONTAMINATION
 
 HALF = 0.5  # of a patch: "images with less than 50% of their area exhibiting landslides"
 
@@ -76,7 +77,7 @@ def build(
     max_landslide: float = HALF,
     passes: int = 0,
     smooth: float = 1.0,
-    contamination: float = 0.05,
+    contamination: float = CONTAMINATION,
 ) -> Anomaly:
     """The anomaly task for a network that denoises, such as `anomaly_unet`.
 
@@ -106,7 +107,7 @@ def build(
     return Anomaly(train.scale.factor, train.scale.crop, smooth, contamination, noise, few, passes)
 
 
-def build_score(train: Train, *, smooth: float = 1.0, contamination: float = 0.05) -> Anomaly:
+def build_score(train: Train, *, smooth: float = 1.0, contamination: float = CONTAMINATION) -> Anomaly:
     """The task of networks without parameters, such as `brightness`: they score and learn nothing.
 
     Args:
