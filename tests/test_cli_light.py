@@ -131,3 +131,13 @@ def test_the_wheel_carries_the_recipes(tmp_path: Path) -> None:
     assert imported == str(unpacked / "l4s" / "__init__.py")
     assert found == names != []
     assert sorted(path.name for path in unpacked.iterdir() if path.suffix != ".dist-info") == ["l4s"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["scene", "polygons", "a.tif", "b.gpkg"], ["scene", "picture", "a.tif", "b.png"], ["data", "chip", *"abc"]],
+)
+def test_without_the_libraries_of_scenes_it_says_what_to_install(arguments: list[str]) -> None:
+    script = f"import sys; sys.modules['pyogrio'] = None; from l4s.cli import app; app({arguments})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'l4s[geo]'" in done.stderr, done.stderr
