@@ -124,9 +124,7 @@ def test_what_a_geotiff_says_is_missing(tmp_path):
 
 def test_without_rasterio_the_extra_is_named(tmp_path, monkeypatch):
     path = geotiff(tmp_path / "a.tif", np.zeros((3, 2, 2), np.uint16))
-    monkeypatch.delitem(sys.modules, "l4s.scene.raster", raising=False)
-    monkeypatch.setattr("l4s.scene.raster", None, raising=False)
-    monkeypatch.delattr("l4s.scene.raster")
+    monkeypatch.delitem(sys.modules, "l4s.scene", raising=False)
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(DataError, match=r"a.tif has channels of more than 8 bits.*l4s\[geo\]"):
         read_colours(path)
