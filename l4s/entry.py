@@ -12,7 +12,6 @@ from l4s.recipe import Threshold
 from l4s.score import threshold_of
 from l4s.submit import CheckReport, SubmissionCard, check, submit
 
-MIN_AREA = 0
 OFFICIAL_SIZE = (128, 128)
 UNKNOWN_IDS = "whether every image has its mask is not proven: give --ids-from or --images"
 
@@ -35,7 +34,7 @@ def pack_entry(
         if choice != Choice():
             raise DataError(f"{source} is one ProbFile: a domain, tta, round or group can be chosen of a run only")
         probs = open_probs(source)
-        return submit(probs, out, threshold=threshold_of(probs, threshold), min_area=min_area or MIN_AREA, facts={})
+        return submit(probs, out, threshold=threshold_of(probs, threshold), min_area=min_area or 0, facts={})
     plan = read_plan(one_cell(source))
     number, path = find_ensemble(plan, choice)
     probs, configured = open_probs(path), plan.recipe.submit
@@ -46,7 +45,7 @@ def pack_entry(
     facts = submission_facts(plan, number, find_group(plan, number, choice.group), threshold=at, tta=choice.tta)
     if number < plan.last_round() and choice.round is None:
         log.warn(f"round {number} is packed: the run has not reached its last round {plan.last_round()} yet")
-    return submit(probs, out, threshold=at, min_area=min_area or MIN_AREA, facts=facts)
+    return submit(probs, out, threshold=at, min_area=min_area or 0, facts=facts)
 
 
 def check_entry(zip_: Path, ids_from: Path | None, images: Path | None, shape: str | None) -> CheckReport:

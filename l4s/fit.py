@@ -110,9 +110,9 @@ def _begin(engine: Engine, job: Job) -> Training:
     average = _average(core, train.ema) if train.ema else None
     optimiser = optimiser_of(train, core)
     progress = load_state(job.folder / EARLIER_STATE, core, optimiser, average)
-    if engine.agree(progress.step) != progress.step:
+    if (first := engine.agree(progress.step)) != progress.step:
         raise RunError(
-            f"{job.name}: not all processes see the state of step {engine.agree(progress.step)} yet: start again"
+            f"{job.name}: step {progress.step} was saved last as this process sees it, but {first} was: start again"
         )
     if engine.main:
         trim_metrics(job.folder / "metrics.jsonl", progress.step)

@@ -37,9 +37,8 @@ def embeddings_of(x: Experiment, domain: Domain, member: Member, number: int) ->
     if first is None:
         return None
     folder = x.run.member(number, first.name)
-    if not x.engine.agree(
-        x.engine.main and rundir.is_done(folder, x.fit_key(first, number))
-    ):  # weights of other settings are refused
+    key = x.fit_key(first, number)
+    if not x.engine.agree(x.engine.main and rundir.is_done(folder, key)):  # weights of other settings are refused
         train = rundir.command(x.run.root, "train", "--round", number, "--member", first.name)
         raise RunError(f"{member.name} reads what {first.name} says, which is not trained: run {train} first")
     path = folder / "embeddings" / f"{domain.name}-{x.embed_key(first, number, domain)}.npy"
