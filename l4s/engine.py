@@ -71,7 +71,7 @@ class Engine:
     def distribute(self, model: nn.Module) -> nn.Module:
         """The model as training calls it: wrapped where there are several processes."""
         wrapped: nn.Module = self.accelerator.prepare_model(model)
-        self.accelerator._models.clear()  # it would keep every network of the run in the device's memory
+        self.accelerator.free_memory()  # it would keep every network of the run in the device's memory
         return wrapped
 
     def silent(self, model: nn.Module, quiet: bool) -> AbstractContextManager[Any]:
@@ -148,11 +148,11 @@ def start_engine(
         torch.use_deterministic_algorithms(True)
     cpu = device == "cpu" or not torch.cuda.is_available()
     _forget_other(cpu)
-    # accelerate without a GPU starts separate worlds unless told that the CPU is meant; what a user's own configuration
-    # of it says of precision and compilers is no part of a run
     # an encoder cut short keeps layers that nothing runs: without looking for them DDP stops at the second step
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     handlers = [ddp, InitProcessGroupKwargs(timeout=PATIENCE)]
+    # accelerate without a GPU starts separate worlds unless told that the CPU is meant; what a user's own configuration
+    # of it says of precision and compilers is no part of a run
     accelerator = Accelerator(cpu=cpu, mixed_precision="no", dynamo_backend="no", kwargs_handlers=handlers)
     if accelerator.distributed_type not in DISTRIBUTED or (accelerator.device.type == "cpu") != cpu:
         raise RunError(

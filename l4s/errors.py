@@ -1,7 +1,8 @@
 """The errors a user can cause. Each message says what, where, and what to do about it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 
 class L4SError(ValueError):
@@ -25,3 +26,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1)
     return (f", did you mean {near[0]!r}?" if near else "") + f" (there are: {', '.join(known) or 'none'})"
+
+
+@contextmanager
+def refusals(what: str, options: Mapping[str, object]) -> Iterator[None]:
+    """Options that what is called with them refuses, by their type for example, are wrong use of a recipe."""
+    try:
+        yield
+    except TypeError as error:
+        raise RecipeError(f"{what} refuses {dict(options)}: {error}") from error

@@ -1,7 +1,5 @@
 """Training: one explicit loop, the same for every method."""
 
-import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from l4s import log, rundir
 from l4s.data.dataset import Batch, Slice, Steps, batches
 from l4s.engine import Engine, enough_memory
 from l4s.errors import RunError
+from l4s.interval import Interval, trim_metrics
 from l4s.models.norm import settle_bn
 from l4s.optim import build_optimizer, encoder_parameters, factor
 from l4s.recipe import Judge, Train
@@ -25,7 +24,7 @@ from l4s.tasks.segment import At
 
 LOG_EVERY = 20  # steps between lines of metrics.jsonl, and looks at whether the loss is finite
 SAVE_SECONDS = 60.0  # between saved states, at the next line of metrics
-EARLIER_STATE = "last.safetensors"
+EARLIER_STATE, METRICS = "last.safetensors", "metrics.jsonl"
 FEW_ROWS = 4  # of a kind in a process, below which BatchNorm's statistics of a batch mean little
 MEMORY = "enlarge train.accumulate (the results are nearly the same), use --precision bf16, or lower train.batch"
 
@@ -85,7 +84,8 @@ def fit(engine: Engine, job: Job) -> list[Path]:
     work, train = _begin(engine, job), job.train
     items = range(work.progress.step * train.accumulate, train.steps * train.accumulate)
     stream = iter(batches(work.steps, items, engine.workers))
-    last_save, interval = time.monotonic(), Interval(engine, job)
+    interval = Interval(job.name, train.batch, job.folder / METRICS if engine.main else None)
+    last_save = time.monotonic()
 
     with log.live(job.name, train.steps) as show:
         while work.progress.step < train.steps and not _stale(work.progress, train):
@@ -115,7 +115,7 @@ def _begin(engine: Engine, job: Job) -> Training:
             f"{job.name}: step {progress.step} was saved last as this process sees it, but {first} was: start again"
         )
     if engine.main:
-        trim_metrics(job.folder / "metrics.jsonl", progress.step)
+        trim_metrics(job.folder / METRICS, progress.step)
     return Training(engine, job, steps, core, engine.distribute(core), optimiser, average, progress)
 
 
@@ -158,7 +158,7 @@ def _is_settled(progress: Progress) -> bool:
     return bool(progress.evaluations) and progress.evaluations[-1][0] == progress.step
 
 
-def _tell(work: Training, interval: "Interval") -> str:
+def _tell(work: Training, interval: Interval) -> str:
     """Score the held-out source where that is due, and write the step's line; returns its short form for the display.
 
     In this order: a loss that is not finite is told before anything is scored, and the line holds the step's scores.
@@ -233,59 +233,6 @@ def _set_rate(optimiser: torch.optim.Optimizer, train: Train, step: int) -> None
     rate = factor(train.schedule.name, step, train.steps, train.schedule.warmup, **train.schedule.options)
     for group in optimiser.param_groups:
         group["lr"] = group["initial_lr"] * rate
-
-
-class Interval:
-    """Terms of the loss since the last line of `metrics.jsonl`, kept on the device until the line is written."""
-
-    def __init__(self, engine: Engine, job: Job) -> None:
-        self.engine, self.job = engine, job
-        self.terms: list[dict[str, Tensor]] = []
-        self.started = time.monotonic()
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        self.terms.append(terms)
-
-    def close(self, step: int) -> dict[str, float]:
-        """End the interval at a step; the next one begins when the line is written.
-
-        Returns:
-            The means of the terms and the rate.
-
-        Raises:
-            RunError: the loss is not finite.
-        """
-        means = {key: float(torch.stack([t[key] for t in self.terms if key in t]).mean()) for key in self.terms[-1]}
-        if not all(math.isfinite(value) for value in means.values()):
-            raise RunError(
-                f"{self.job.name}: the loss is not finite by step {step} ({means}): "
-                "lower the learning rate, clip gradients (train.clip), or use --precision fp32"
-            )
-        rate = len(self.terms) * self.job.train.batch / (time.monotonic() - self.started)
-        self.terms = []
-        return {"step": step, **means, "patches_per_s": round(rate, 1)}
-
-    def write(self, line: dict[str, float], progress: Progress) -> str:
-        """Write the line; returns its short form for the display."""
-        note = f"loss {line['loss']:.4f}  {line['patches_per_s']:.0f} patches/s"
-        if progress.evaluations:
-            step, scores = progress.evaluations[-1]
-            note += f"  F1 {scores['f1']:.3f} at {step}"
-            line |= {f"heldout_{name}": value for name, value in scores.items()} if step == progress.step else {}
-        if self.engine.main:
-            with (self.job.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        self.started = time.monotonic()  # only now: the time that judging took is no training
-        return note
-
-
-def trim_metrics(path: Path, step: int) -> None:
-    """Drop lines beyond the step that training goes on from."""
-    if path.is_file():
-        lines = [
-            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step
-        ]
-        rundir.write_atomic(path, "".join(line + "\n" for line in lines).encode())
 
 
 def _settle(work: Training) -> None:
@@ -375,17 +322,17 @@ def clean(folder: Path) -> None:
 def _refuse_uneven(job: Job, steps: Steps, world: int) -> None:
     """Every process and accumulated part must get equally many rows, and some of each kind: else weights drift."""
     parts = world * job.train.accumulate
-    least = min(count for count in steps.counts if count) // parts
-    if world > 1 and 0 < least < FEW_ROWS:
-        log.warn(
-            f"{job.name}: BatchNorm and the losses see {least} row(s) of a kind at a time, for each process by itself: "
-            "enlarge train.batch, or take fewer processes"
-        )
     if job.train.batch % parts or any(0 < count < parts for count in steps.counts):
         source, target = steps.counts
         raise RunError(
             f"{job.name}: a batch of {source} source and {target} target rows does not fit {world} processes x "
             f"accumulate {job.train.accumulate}: choose another number of processes, or change train.batch"
+        )
+    least = min(count for count in steps.counts if count) // parts
+    if world > 1 and 0 < least < FEW_ROWS:
+        log.warn(
+            f"{job.name}: BatchNorm and the losses see {least} row(s) of a kind at a time, for each process by itself: "
+            "enlarge train.batch, or take fewer processes"
         )
 
 

@@ -13,13 +13,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from l4s import log
 from l4s.consistency import check_recipe
 from l4s.errors import RecipeError, did_you_mean
+from l4s.overrides import DEFAULTS, Table, assign, override
 from l4s.recipe import MemberConfig, Recipe
 
-Table = dict[str, Any]
-DEFAULTS = ("train", "normalise", "norm", "adabn")  # keys at the top of a recipe that every member inherits
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -98,7 +96,7 @@ def load_cells(path_or_name: str | Path, overrides: Sequence[str] = ()) -> dict[
         for axis, value in axes.items():
             choices = sweep[axis]
             for key, own in (choices[value] if isinstance(choices, Mapping) else {axis: value}).items():
-                _assign(cell, key, own)
+                assign(cell, key, own)
         name = _cell_name(axes, named)
         if name in cells:
             raise RecipeError(f"{path}: sweep has two cells called {name!r}: list values whose names differ")
@@ -177,62 +175,8 @@ def _read(path: Path, overrides: Sequence[str]) -> Table:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     table.setdefault("name", path.stem)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"--set {override!r} is not of the form key.key=value")
-        _assign(table, key.strip(), _value(text.strip()))
-    for override in overrides:
-        _check_read(table, override.partition("=")[0].strip())
+    override(table, overrides)
     return table
-
-
-def _check_read(table: Table, key: str) -> None:
-    """An override is not read where every cell of a sweep, or a member or its grid, says something else."""
-    axes = table.get("sweep", {})
-    if key in axes or any(cells and all(key in cell for cell in cells.values()) for cells in _named_cells(axes)):
-        raise RecipeError(f"--set {key} has no effect: every cell of [sweep] sets it; --set 'sweep={{}}' drops them")
-    members = table.get("member")
-    if key == "train" or key.partition(".")[0] not in DEFAULTS or not isinstance(members, dict):
-        return
-    own = [name for name, member in members.items() if _holds(member, key) or key in member.get("grid", {})]
-    told = f"{', '.join(own)} set {key} for themselves (--set member.{own[0]}.{key}=... changes one)" if own else ""
-    if own and len(own) == len(members):
-        raise RecipeError(f"--set {key} has no effect: {told}")
-    if own:
-        log.warn(f"--set {key} changes some members only: {told}")
-
-
-def _named_cells(axes: object) -> list[Table]:
-    """The axes of a sweep that are tables of cells, each with the keys that it changes."""
-    return [axis for axis in axes.values() if isinstance(axis, dict)] if isinstance(axes, dict) else []
-
-
-def _holds(table: object, key: str) -> bool:
-    """Is a dotted key set in a table?"""
-    for part in key.split("."):
-        if not isinstance(table, dict) or part not in table:
-            return False
-        table = table[part]
-    return True
-
-
-def _value(text: str) -> Any:
-    """A TOML value; what is not TOML is taken as a bare string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _assign(table: Table, key: str, value: Any) -> None:
-    """Set a dotted key, making tables on the way."""
-    *folders, last = key.split(".")
-    for folder in folders:
-        table = table.setdefault(folder, {})
-        if not isinstance(table, dict):
-            raise RecipeError(f"cannot set {key}: {folder} is a value, not a table")
-    table[last] = value
 
 
 def _merge(defaults: Table, table: Table) -> Table:
@@ -249,7 +193,7 @@ def _expand_grid(base: str, config: MemberConfig, where: str) -> Iterator[Member
     for axes in _cells(table.pop("grid"), f"{where}: member.{base}.grid"):
         cell = copy.deepcopy(table)
         for key, value in axes.items():
-            _assign(cell, key, value)
+            assign(cell, key, value)
         name = "-".join((base, _cell_name(axes))) if axes else base
         checked = validate(MemberConfig, cell, f"{where}: member.{base}.grid")
         yield Member(name, base, axes, checked, checked.needs, checked.init, checked.features)

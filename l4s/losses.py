@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l4s.errors import RecipeError, did_you_mean
+from l4s.errors import RecipeError, did_you_mean, refusals
 from l4s.lovasz import lovasz
 from l4s.ohem import ohem
 from l4s.pixels import cross_entropy, prepare, smoothed
@@ -156,8 +156,6 @@ def _bind(name: str, options: Mapping[str, Any]) -> Callable[..., Tensor]:
             raise RecipeError(f"loss {name!r} has no option {option!r}{did_you_mean(option, known)}")
     function = partial(LOSSES[name], **options)
     pixel = torch.zeros(1, 1)
-    try:
+    with refusals(f"loss {name!r}", options):
         function(pixel, pixel, torch.ones(1, 1))
-    except TypeError as error:
-        raise RecipeError(f"loss {name!r} refuses {dict(options)}: {error}") from error
     return function

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from l4s.errors import RecipeError, RunError, did_you_mean
+from l4s.errors import RecipeError, RunError, did_you_mean, refusals
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -154,10 +154,8 @@ def factor(name: str, step: int, total: int, warmup: int = 0, **options: Any) ->
     schedule = SCHEDULES[name]
     known = [p.name for p in inspect.signature(schedule).parameters.values() if p.kind is p.KEYWORD_ONLY]
     _check_options(f"schedule {name!r}", options, known)
-    try:
+    with refusals(f"schedule {name!r}", options):
         return schedule(step, total, warmup, **options)
-    except TypeError as error:
-        raise RecipeError(f"schedule {name!r} refuses {options}: {error}") from error
 
 
 def encoder_parameters(params: Iterable[tuple[str, nn.Parameter]]) -> list[nn.Parameter]:

@@ -148,8 +148,13 @@ def _ordered(row: Row) -> bool:
     return "quantile" in (row.get("cuts") or ())
 
 
+def label_free(row: Row) -> Mapping[str, float] | None:
+    """The scores of a row of probabilities at the threshold that reads no labels."""
+    return (row.get("cuts") or {}).get("expected_f1")
+
+
 def _label_free(row: Row) -> str:
-    cut = (row.get("cuts") or {}).get("expected_f1")
+    cut = label_free(row)
     return "" if cut is None or row["true_share"] == 0 else f"{cut['f1']:.3f} (at {cut['threshold']:.2f})"
 
 

@@ -72,15 +72,20 @@ def open_images(plan: Plan, like: DomainConfig, images: Path, split: str, machin
     if like.subdomains.by == "region":
         del reading["subdomains"]  # regions are ids of the run's own data
     config = DomainConfig(role="eval", split=split, **reading)
-    clustered = [name for name in plan.recipe.domains("target") if plan.recipe.domain[name].subdomains.by != "none"]
-    if clustered and config.subdomains.by == "none":
+    if (target := by_subdomains(plan)) and config.subdomains.by == "none":
         log.warn(
-            f"the run standardises {clustered[0]} by sub-domains; the new images are one domain: --like {clustered[0]} "
+            f"the run standardises {target} by sub-domains; the new images are one domain: --like {target} "
             "finds sub-domains in them as well"
         )
     folder = (images / split).resolve()
     name = folder.parent.name if folder.name in IMAGES else folder.name
     return open_domain(name, config, plan.recipe.bands, images, machine.cache_folder, log.track)
+
+
+def by_subdomains(plan: Plan) -> str | None:
+    """A target that the run standardises by sub-domains."""
+    targets = plan.recipe.domains("target")
+    return next((name for name in targets if plan.recipe.domain[name].subdomains.by != "none"), None)
 
 
 def affine_of(plan: Plan, domain: Domain, member: Member, normalise: str | None) -> tuple[np.ndarray, np.ndarray]:

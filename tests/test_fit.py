@@ -17,7 +17,8 @@ from l4s.data.dataset import Part, Slice, Steps, mask_labels
 from l4s.data.domain import affine, open_domain
 from l4s.engine import start_engine
 from l4s.errors import RunError
-from l4s.fit import Job, fit, trim_metrics
+from l4s.fit import Job, fit
+from l4s.interval import trim_metrics
 from l4s.models import Output
 from l4s.recipe import Augment, DomainConfig, Train
 from l4s.tasks import TASKS
@@ -235,7 +236,9 @@ def test_the_time_that_judging_takes_is_no_training(home, engine, tmp_path, monk
     def later(seconds):
         now[0] += seconds
 
-    monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr("l4s.interval.time", clock)
     monkeypatch.setattr(module.rundir, "reached", lambda point: later(1.0 if point == "fit.step" else 0.0))
     fit(engine, job(home, tmp_path, lambda model, step: later(100.0) or {"f1": 0.5}, evaluate_every=2))
     assert [line["patches_per_s"] for line in lines(tmp_path)] == [4.0] * 3

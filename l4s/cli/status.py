@@ -116,7 +116,9 @@ def _scores(row: dict[str, Any]) -> tuple[str, ...]:
     f1 = f"{row['f1']:.3f}" + (" of patches" if row["of"] == "patches" else "")
     oracle = "" if row["oracle_f1"] is None else f"{row['oracle_f1']:.3f}"
     name = f"{row['name']}, mean of {row['n']}" if row["kind"] == "seeds" else row["name"]
-    free = (row.get("cuts") or {}).get("expected_f1")
+    from l4s.table import label_free
+
+    free = label_free(row)
     return row["domain"], str(row["round"]), name, row["tta"], f1, "" if free is None else f"{free['f1']:.3f}", oracle
 
 

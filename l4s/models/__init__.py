@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from l4s.data.bands import Bands
-from l4s.errors import RecipeError, did_you_mean
+from l4s.errors import RecipeError, did_you_mean, refusals
 from l4s.models.anomaly import anomaly_unet, brightness, local_std, ndvi
 from l4s.models.baseline import baseline
 from l4s.models.classifier import patch_classifier
@@ -94,7 +94,5 @@ def build_model(name: str, bands: Bands, *, size: int, seed: int, options: Mappi
     check_options(name, options)
     with torch.random.fork_rng(devices=[]):  # torch.manual_seed would also reseed every GPU, which is not forked
         torch.default_generator.manual_seed(seed)
-        try:
+        with refusals(f"model {name!r}", options):
             return MODELS[name](bands, size=size, **options)
-        except TypeError as error:
-            raise RecipeError(f"model {name!r} refuses {dict(options)}: {error}") from error

@@ -197,8 +197,9 @@ def _call(machine: _Machine) -> None:
 def _number(dtype: Any, value: _Bytes) -> float | int | bool:
     if not isinstance(dtype, _Dtype) or dtype.order not in ("<", ">", "|"):
         raise ValueError("a number without a type")
+    number: float | int | bool
     [number] = struct.unpack(dtype.order.replace("|", "<") + FORMATS[dtype.kind], value.data)
-    return number  # type: ignore[no-any-return]
+    return number
 
 
 def _build(machine: _Machine) -> None:

@@ -17,7 +17,7 @@ from l4s.scene.raster import Scene, open_scene
 from l4s.session import Machine
 from l4s.tasks import build_task
 from l4s.thresholds import EXPECTED_F1
-from l4s.use import finished_round, known, learnt_mode, precision, sources_of, stored_moments, trainings
+from l4s.use import by_subdomains, finished_round, known, learnt_mode, precision, sources_of, stored_moments, trainings
 
 FORMAT = 1  # raised when the same options come to mean something else
 THRESHOLD = 0.5
@@ -107,9 +107,8 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
         raise RunError(f"the values are only ordered, and {EXPECTED_F1} needs probabilities: give --threshold a number")
     _check(window, stride, threshold)
     modes = {member.name: _mode(plan, member, use.normalise) for member in members}
-    clustered = [name for name in plan.recipe.domains("target") if plan.recipe.domain[name].subdomains.by != "none"]
-    if clustered and "separated" in modes.values():
-        log.warn(f"the run standardises {clustered[0]} by sub-domains; a scene is standardised as one domain")
+    if (target := by_subdomains(plan)) and "separated" in modes.values():
+        log.warn(f"the run standardises {target} by sub-domains; a scene is standardised as one domain")
     return Job(
         plan,
         number,

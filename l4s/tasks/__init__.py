@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from l4s.data.dataset import Batch
 from l4s.data.probs import Extra, Kind
-from l4s.errors import RecipeError, did_you_mean
+from l4s.errors import RecipeError, did_you_mean, refusals
 from l4s.recipe import MemberConfig
 from l4s.tasks import anomaly, classify, segment
 from l4s.tasks.segment import At
@@ -61,7 +61,5 @@ def build_task(config: MemberConfig) -> Task:
     known = [p.name for p in inspect.signature(TASKS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if unknown := [option for option in options if option not in known]:
         raise RecipeError(f"task {name!r} has no option {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-    try:
+    with refusals(f"task {name!r}", options):
         return TASKS[name](config.train, **options)
-    except TypeError as error:
-        raise RecipeError(f"task {name!r} refuses {dict(options)}: {error}") from error
