@@ -1,10 +1,11 @@
 """Patches that are pictures: PNG and TIFF files of red, green and blue, of a mask, of heights, as arrays.
 
 Bijie's masks hold 0 and 1 or 0 and 255, its pictures may have a palette or alpha, and files of one patch may differ by a
-pixel in size (methods F3). Pillow reads what it can hold without loss; GeoTIFFs of several channels of 16 bits or
-floats go through GDAL.
+pixel in size (methods F3). Pillow reads what it can hold without loss; the rest, such as GeoTIFFs of several channels of
+16 bits or floats, or band after band, goes through GDAL.
 """
 
+import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,7 +30,12 @@ OFF = 2  # pixels that a mask or a DEM may differ from its picture in height or 
 MOST = 2**26  # pixels of a picture, 1 GiB with its DEM in float32: what is larger is a scene
 DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits begin
 PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # and those of 8 bits that a picture may have
-BITS, SAMPLES, NODATA = 258, 277, 42113  # tags of a TIFF: bits of channels, their number, GDAL's value for missing
+PAGE, BITS, SAMPLES, KINDS, NODATA = 254, 258, 277, 339, 42113
+"""Tags of a TIFF: what a page is, the bits of each channel, their number, kinds of numbers, GDAL's value for missing."""
+OF_THE_FIRST = 1 | 4  # a page that is the first at a coarser resolution, or its mask
+UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+HELD = {(1, UNSIGNED), (8, UNSIGNED), (16, UNSIGNED), (16, SIGNED), (32, SIGNED), (32, FLOAT), (64, FLOAT)}
+"""Bits and kind of one channel that Pillow holds."""
 PNG_DEPTH = 24  # byte of a PNG that holds the bits of a channel
 
 # What Pillow raises on broken bytes; ValueError covers struct's and zlib's relatives.
@@ -45,7 +51,6 @@ BROKEN = (
     MemoryError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 Convert = Callable[[Image.Image], Image.Image]
 
@@ -61,12 +66,9 @@ def picture_shape(path: Path) -> tuple[int, int]:
     Raises:
         DataError: the file is broken, or larger than a patch can be.
     """
-    with _broken_files_named(path):
-        if _needs_gdal(path):
-            shape: tuple[int, int] = _gdal(path).picture_shape(path)
-            return shape
-        with _pillow(path) as image:
-            return image.height, image.width
+    with _opened(path) as image:
+        shape: tuple[int, int] = _gdal(path).picture_shape(path) if image is None else (image.height, image.width)
+        return shape
 
 
 def picture_bands(ref: PatchRef, bands: Bands) -> np.ndarray:
@@ -230,57 +232,72 @@ def _floats(values: np.ndarray, nodata: float | None) -> np.ndarray:
 
 def _read(path: Path, convert: Convert) -> tuple[np.ndarray, float | None]:
     """The pixels of a file, (H, W) or (H, W, C), and what stands for missing ones, None where nothing does."""
-    with _broken_files_named(path):
-        if _needs_gdal(path):
+    with _opened(path) as image:
+        if image is None:
             values, nodata = _gdal(path).read_picture(path, MOST)
             return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1), nodata
-        with _pillow(path) as image:
-            nodata = _nodata(path, image)
-            return np.asarray(convert(image)), nodata
+        nodata = _nodata(path, image)
+        return np.asarray(convert(image)), nodata
 
 
 @contextmanager
-def _broken_files_named(path: Path) -> Iterator[None]:
-    """What libraries raise on broken bytes becomes a DataError that names the file."""
+def _opened(path: Path) -> Iterator[Image.Image | None]:
+    """A file in Pillow, which reads the pixels when they are asked for; None where GDAL must read it.
+
+    That is a TIFF that Pillow does not know, and what it would cut or wrap without a word. What libraries raise on broken
+    bytes becomes a DataError that names the file.
+    """
     try:
-        yield
+        image = _pillow(path)
+        if image is None:
+            yield None
+            return
+        with image:
+            if image.width * image.height > MOST:
+                raise DataError(_too_large(path, f"is {image.width} x {image.height} pixels"))
+            if isinstance(image, TiffImageFile):
+                _refuse_pages(path, image)
+            yield None if _loses(path, image) else image
     except DataError:
         raise
+    except Image.DecompressionBombError as error:
+        raise DataError(_too_large(path, "is a scene by its size")) from error
     except BROKEN as error:
         raise DataError(f"{path} cannot be read ({error}): download or unpack it again") from error
 
 
-def _pillow(path: Path) -> Image.Image:
-    """A file open in Pillow, which reads the pixels when they are asked for."""
-    return Image.open(path, formats=("PNG", "TIFF"))
-
-
-def _needs_gdal(path: Path) -> bool:
-    """Is it a TIFF that Pillow does not know, or a TIFF or PNG that it cannot hold without loss?"""
+def _pillow(path: Path) -> Image.Image | None:
     try:
-        image = _pillow(path)
-    except UnidentifiedImageError:
+        return Image.open(path, formats=("PNG", "TIFF"))
+    except UnidentifiedImageError as error:
         if path.suffix.lower() == ".png":
-            raise
-        return True
-    with image:
-        if image.width * image.height > MOST:
-            raise DataError(
-                f"{path} is {image.width} x {image.height} pixels, where a patch has at most {MOST}: cut it, or map it as a "
-                "scene"
-            )
-        return _loses(path, image)
+            raise DataError(f"{path} is no PNG: convert it to one, or download or unpack it again") from error
+        return None
+
+
+def _too_large(path: Path, found: str) -> str:
+    return f"{path} {found}, where a patch has at most {MOST} pixels: cut it, or map it as a scene"
+
+
+def _refuse_pages(path: Path, image: TiffImageFile) -> None:
+    """One picture is in a file: what follows it may only be the same at a coarser resolution, or its mask."""
+    for page in range(1, image.n_frames):
+        image.seek(page)
+        if not image.tag_v2.get(PAGE, 0) & OF_THE_FIRST:
+            raise DataError(f"{path} holds several pages: store one picture with all its channels")
+    image.seek(0)
 
 
 def _loses(path: Path, image: Image.Image) -> bool:
-    """Would Pillow cut colours of 16 bits to 8, or leave out a fourth channel, without a word?"""
-    if image.mode.startswith(DEEP) or image.mode in ("1", "L", "P"):
-        return False
-    if image.format == "PNG":
+    """Would Pillow cut bits, leave out channels or wrap numbers around?"""
+    if not isinstance(image, TiffImageFile):
         with path.open("rb") as file:
-            return file.read(PNG_DEPTH + 1)[PNG_DEPTH] > 8
-    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
-    return bool(max(tags.get(BITS, (8,))) > 8 or tags.get(SAMPLES, 1) > len(image.getbands()))
+            return not image.mode.startswith(DEEP) and file.read(PNG_DEPTH + 1)[PNG_DEPTH] > 8
+    tags, channels = image.tag_v2, len(image.getbands())
+    if tags.get(SAMPLES, 1) != channels:
+        return True
+    found = set(itertools.zip_longest(tags.get(BITS, (1,)), tags.get(KINDS, ()), fillvalue=UNSIGNED))
+    return image.mode != "P" and not found <= (HELD if channels == 1 else {(8, UNSIGNED)})
 
 
 def _nodata(path: Path, image: Image.Image) -> float | None:
@@ -299,5 +316,7 @@ def _gdal(path: Path) -> ModuleType:
     try:
         from l4s.scene import raster
     except DataError as error:
-        raise DataError(f"{path} has channels of more than 8 bits, or is no TIFF that Pillow reads; {error}") from error
+        raise DataError(
+            f"{path} has channels of more than 8 bits, or lies in a way that Pillow does not read whole; {error}"
+        ) from error
     return raster

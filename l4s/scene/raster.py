@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.shutil import copy as copy_raster
@@ -196,7 +196,7 @@ def picture_shape(path: Path) -> tuple[int, int]:
 
 
 def read_picture(path: Path, most: int) -> tuple[np.ndarray, float | None]:
-    """A small raster file, a GeoTIFF or PNG, as stored.
+    """A small raster file, a GeoTIFF or PNG, as stored, without alpha.
 
     Args:
         most: pixels that it may have.
@@ -214,7 +214,10 @@ def read_picture(path: Path, most: int) -> tuple[np.ndarray, float | None]:
                 "cut it, or map it as a scene"
             )
         with _named(path, "reading"):
-            return np.asarray(source.read()), source.nodata
+            colours = [
+                band for band, kind in zip(source.indexes, source.colorinterp, strict=True) if kind != ColorInterp.alpha
+            ]
+            return np.asarray(source.read(colours)), source.nodata
 
 
 @contextmanager
@@ -381,6 +384,8 @@ def _small(path: Path) -> Iterator[DatasetReader]:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         source = rasterio.open(path, driver="PNG" if path.suffix.lower() == ".png" else "GTiff")
     with source:
+        if source.subdatasets:
+            raise DataError(f"{path} holds several pages: store one picture with all its channels")
         yield source
 
 

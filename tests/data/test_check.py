@@ -13,6 +13,7 @@ from l4s.cli import app
 from l4s.data.bands import L4S_BANDS, Bands
 from l4s.data.check import FolderReport, check_folder
 from l4s.data.faults import KINDS
+from l4s.data.labels import write_labels
 from l4s.data.readers import find_patches, read_image, read_mask
 from l4s.data.scale import (
     BYTES,
@@ -318,6 +319,38 @@ def test_the_command(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["data", "check", str(tmp_path), "--regions", "a=9"]).exit_code == 2
 
 
+def test_patches_that_are_labelled_as_a_whole(tmp_path: Path) -> None:
+    """Point-labelled radar chips: the table is read, and the patches can be learnt from."""
+    for split in ("kaikoura", "TrainData", "plain"):
+        for number in (1, 2, 3):
+            image(tmp_path / "data", split, number, np.random.default_rng(10 * len(split) + number).random((8, 8, 3)))
+    write_labels(tmp_path / "data" / "kaikoura" / "labels.csv", [("1", 1, 4.0, 4.0), ("3", 0, 4.0, 4.0)])
+    write_labels(tmp_path / "data" / "labels.csv", [(str(k), 1, 4.0, 4.0) for k in (1, 2, 3)])  # beside TrainData
+    report = checked(tmp_path / "data")
+    assert report.ok, report.findings
+    told = {finding.where: finding.details for finding in report.findings if finding.kind == "labels of patches"}
+    assert told == {
+        "kaikoura": ("labels.csv labels 2 of 3 patches, 1 of them with landslides",),
+        "TrainData": ("labels.csv labels 3 of 3 patches, 3 of them with landslides",),
+    }
+    assert [finding.where for finding in report.findings if finding.kind == "no masks"] == ["plain"]
+    assert not named(report, "other file")
+
+
+def test_tables_of_labels_that_are_not_read(tmp_path: Path) -> None:
+    """Masks win over a table where all patches have them; a broken one is told in the words of its reader."""
+    for number in (1, 2):
+        image(tmp_path, "masked", number)
+        mask(tmp_path, "masked", number)
+        image(tmp_path, "broken", number + 5)
+    write_labels(tmp_path / "masked" / "labels.csv", [("1", 1, 4.0, 4.0)])
+    (tmp_path / "broken" / "labels.csv").write_text("id,label\n6,maybe\n")
+    report = checked(tmp_path)
+    assert named(report, "other file").keys() == {"masked/labels.csv"}
+    (refused,) = [finding for finding in report.findings if finding.kind == "refused by the reader"]
+    assert refused.where == "broken" and "line 2: '6,maybe' is not the number" in refused.details[0]
+
+
 def checked(root: Path, **about: object) -> FolderReport:
     return check_folder(root, **{"workers": 0, "track": None} | about)  # type: ignore[arg-type]
 
@@ -356,13 +389,13 @@ def plant_in_pictures(root: Path) -> dict[str, tuple[str, str]]:
     (place / "dem" / "p9.png").unlink()
     save(root / "non-landslide" / "image" / "p1.png", np.full((9, 9, 3), 4, np.uint8))
     return {
-        "image/p1.png": ("refused by the reader", "cannot be read"),
+        "image/p1.png": ("refused by the reader", "is no PNG"),
         "image/p2.png": ("refused by the reader", "one channel of more than 8 bits"),
         "mask/p3.png": ("refused by the reader", "holds 0, 1, 255: beside 255"),
         "mask/p4.png": ("refused by the reader", "more than 2 off"),
         "mask/p5.png": ("patches without landslide", ""),
         "dem/p6.png": ("refused by the reader", "more than 2 off"),
-        "dem/p7.png": ("refused by the reader", "cannot be read"),
+        "dem/p7.png": ("refused by the reader", "is no PNG"),
         "image/p9.png": ("image without DEM", ""),
     }
 

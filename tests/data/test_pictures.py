@@ -97,6 +97,48 @@ def test_interleaved_16_bits_are_not_cut_to_8(tmp_path):
     np.testing.assert_array_equal(read_colours(path), values)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("packed", [{}, {"compress": "lzw"}])
+def test_channels_one_after_the_other(tmp_path, dtype, packed):
+    """Pillow takes such a file for the first of its channels, or for broken."""
+    values = np.moveaxis(PICTURE, -1, 0).astype(dtype)
+    path = geotiff(tmp_path / "a.tif", values, interleave="band", photometric="MINISBLACK", **packed)
+    np.testing.assert_array_equal(read_colours(path), values)
+    five = geotiff(tmp_path / "b.tif", np.concatenate([values, values[:2]]), interleave="band", **packed)
+    with pytest.raises(DataError, match="b.tif has 5 channels"):
+        read_colours(five)
+    with pytest.raises(DataError, match="c.tif has 2 channels"):
+        read_dem(geotiff(tmp_path / "c.tif", values[:2], interleave="band", photometric="MINISBLACK", **packed))
+
+
+def test_pages_are_no_channels(tmp_path):
+    pages = [Image.fromarray(PICTURE[..., channel]) for channel in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    for read in (read_colours, read_dem, picture_shape):
+        with pytest.raises(DataError, match="a.tif holds several pages"):
+            read(tmp_path / "a.tif")
+    large = RNG.integers(0, 256, size=(3, 64, 80)).astype(np.uint8)
+    with rasterio.open(geotiff(tmp_path / "b.tif", large, photometric="RGB"), "r+") as file:
+        file.build_overviews([2, 4])  # pages of their own, of the same picture
+    np.testing.assert_array_equal(read_colours(tmp_path / "b.tif"), large)
+
+
+def test_numbers_that_pillow_wraps_around(tmp_path):
+    heights = np.array([[[3_000_000_000, 7]]], np.uint32)
+    np.testing.assert_array_equal(read_dem(geotiff(tmp_path / "a.tif", heights)), np.float32(heights[0]))
+    missing = geotiff(tmp_path / "b.tif", np.array([[[2**32 - 1, 7]]], np.uint32), nodata=2**32 - 1)
+    np.testing.assert_array_equal(read_dem(missing), [[np.nan, 7]])
+    below = geotiff(tmp_path / "c.tif", np.array([[[-1, 0, 5]]], np.int8))
+    np.testing.assert_array_equal(read_dem(below), [[-1, 0, 5]])
+
+
+def test_alpha_of_16_bits_is_left_out_too(tmp_path):
+    values = RNG.integers(0, 2**16, size=(4, 4, 6)).astype(np.uint16)
+    with rasterio.open(tmp_path / "a.png", "w", driver="PNG", count=4, height=4, width=6, dtype="uint16") as file:
+        file.write(values)
+    np.testing.assert_array_equal(read_colours(tmp_path / "a.png"), values[:3])
+
+
 def test_a_png_of_16_bits_a_colour_is_not_cut_either(tmp_path):
     values = PICTURE.astype(np.uint16) * 100 + 7
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
@@ -306,7 +348,7 @@ def test_broken_files(tmp_path, suffix, keep):
 def test_other_formats_by_the_name_of_a_picture(tmp_path):
     Image.fromarray(PICTURE).save(tmp_path / "a.gif")
     (tmp_path / "a.gif").rename(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a.png cannot be read"):
+    with pytest.raises(DataError, match="a.png is no PNG: convert it"):
         read_colours(tmp_path / "a.png")
     text = '<VRTDataset rasterXSize="1" rasterYSize="1"></VRTDataset>'
     (tmp_path / "a.tif").write_text(text)  # GDAL would open what such a file names
@@ -316,11 +358,11 @@ def test_other_formats_by_the_name_of_a_picture(tmp_path):
 
 def test_a_picture_that_promises_too_much(tmp_path):
     """A few bytes can promise any size: it is refused before anything is unpacked."""
-    for side in (2**14, 2**20):
+    for side, told in ((2**13 + 1, "is 8193 x 8193 pixels"), (2**14, "is a scene"), (2**20, "is a scene")):
         header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
         chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
         data = b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
         (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
         for read in (read_colours, picture_shape):
-            with pytest.raises(DataError, match="a.png"):
+            with pytest.raises(DataError, match=f"a.png {told}.* or map it as a scene"):
                 read(tmp_path / "a.png")
