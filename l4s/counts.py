@@ -34,9 +34,13 @@ def count_errors(values: Iterable[np.ndarray], masks: Iterable[np.ndarray], thre
 
 
 def split_patches(masks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Which patches there are by name of `PARTS`: (N,) bool each; a patch is empty where no valid pixel is landslide."""
-    landslide = np.array([bool((mask == 1).any()) for mask in masks])
-    return {"all": np.ones(len(landslide), bool), "empty": ~landslide, "landslide": landslide}
+    """Which patches there are by name of `PARTS`: (N,) bool each; a patch is empty where no valid pixel is landslide.
+
+    One without a valid pixel is in no part: no count of it can be wrong.
+    """
+    found = [(bool((mask != IGNORED).any()), bool((mask == 1).any())) for mask in masks]
+    known, landslide = np.array(found, bool).reshape(-1, 2).T
+    return {"all": known, "empty": known & ~landslide, "landslide": landslide}
 
 
 def summary(errors: np.ndarray) -> dict[str, float | None]:

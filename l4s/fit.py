@@ -317,6 +317,9 @@ def clean(folder: Path) -> None:
     for pattern in ("kept-*.safetensors", EARLIER_STATE, "*.part"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
+    for path in folder.glob("embeddings/*.part"):
+        if rundir.abandoned(path):
+            path.unlink(missing_ok=True)
 
 
 def _refuse_uneven(job: Job, steps: Steps, world: int) -> None:

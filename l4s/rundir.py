@@ -215,6 +215,20 @@ def part(path: Path) -> Path:
     return path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")  # containers have equal numbers
 
 
+def abandoned(path: Path) -> bool:
+    """Was a file of the name that `part` gives written by a process of this machine that is no more?"""
+    number = path.name.removesuffix(".part").rpartition(".")[2]
+    if not number.isdigit() or not path.name.endswith(f".{socket.gethostname()}.{number}.part"):
+        return False
+    try:
+        os.kill(int(number), 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return int(number) == os.getpid()  # a number that was given again: this process cleans, and writes nothing
+
+
 def _finished(root: Path) -> Iterator[Path]:
     """`done.json` of every member in runs and sweep cells below a folder of runs."""
     for pattern in ("*/round-*/*/done.json", "*/*/round-*/*/done.json"):

@@ -19,6 +19,7 @@ from l4s.data.labels import patch_label
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
 from l4s.metrics import (
+    CODES,
     accuracy_of,
     auroc,
     average_precision,
@@ -163,9 +164,10 @@ def value_counts(probs: ProbFile, truth: Truth) -> np.ndarray:
     Raises DataError as `score` does.
     """
     rows, share = _positions(probs.ids, truth, False), probs.extra.get("positive_share")
-    values = zip(rows, probs.patches(), strict=True)
-    counts = [code_counts(each, *_labels(truth, row, each.shape, share)) for row, each in values]
-    return np.asarray(np.sum(counts, axis=0))
+    counts = np.zeros((2, CODES), np.int64)
+    for row, values in zip(rows, probs.patches(), strict=True):
+        counts += code_counts(values, *_labels(truth, row, values.shape, share))
+    return counts
 
 
 def threshold_of(probs: ProbFile, wanted: Threshold | None = None) -> float:

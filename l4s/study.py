@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from l4s import log
 from l4s.counts import FIGURES, PARTS, count_errors, paired_mean, sd_over_n, split_patches, standard_error, summary
+from l4s.data.domain import Domain
 from l4s.data.probs import ProbFile
 from l4s.errors import RunError, did_you_mean
 from l4s.experiment import Experiment
@@ -24,8 +26,7 @@ from l4s.rundir import command, write_atomic, write_json
 from l4s.score import Truth, value_counts
 from l4s.study_plots import draw_chips, draw_study
 from l4s.study_points import Point, find_points
-from l4s.study_table import THRESHOLD
-from l4s.study_table import markdown as markdown
+from l4s.study_table import THRESHOLD, markdown
 from l4s.truth import truth_of
 
 Row = dict[str, Any]
@@ -56,7 +57,7 @@ class Scored:
 
 
 def study_run(root: Path, data: Path, domain: str, cache: Path | None = None) -> dict[str, list[Row]]:
-    """Score a finished study on one domain; writes `study.json`, `study.md` and the paper's three figures into the run.
+    """Score a finished study on one domain; writes `study-<domain>.json`, `.md` and the paper's three figures into the run.
 
     Returns:
         By cell of a sweep, a row for each line and training size; see `_row` for what it holds.
@@ -74,14 +75,39 @@ def study_run(root: Path, data: Path, domain: str, cache: Path | None = None) ->
             first = command(run.root, "run")
             raise RunError(f"{run.root} holds no ensemble of {domain} whose members learn pixels: run {first} first")
         studies[name] = rows = _rows(scored, truth)
-        write_json(run.root / "study.json", {"recipe": x.recipe.name, "domain": domain, "rows": rows})
-        write_atomic(run.root / "study.md", markdown(rows).encode())
-        pictures = run.pictures
-        draw_study(pictures, rows)
-        draw_chips(
-            pictures / "study-chips.png", x.domains[domain], {each.point.line: each.point.probs for each in scored}
-        )
+        chose = _chose(x, domain)
+        about = {"recipe": x.recipe.name, "domain": domain, "chose_checkpoints": chose}
+        write_json(run.root / f"study-{domain}.json", {**about, "rows": rows})
+        write_atomic(text_of(run.root, domain), markdown(rows, domain, chose).encode())
+        draw_study(run.pictures, rows, domain)
+        _draw_chips(run.pictures / f"study-{domain}-chips.png", x.domains[domain], [each.point for each in scored])
     return studies
+
+
+def text_of(root: Path, domain: str) -> Path:
+    """Where the tables of a study are written, in a run or a cell of one."""
+    return root / f"study-{domain}.md"
+
+
+def _chose(x: Experiment, domain: str) -> bool:
+    """Were checkpoints of the last round chosen with this domain's labels? It is then a source that some are judged on."""
+    judged = [member for member in x.trained(x.plan.last_round()) if member.config.train.evaluate_every]
+    return any(domain in x.recipe.sources(member.config) for member in judged)
+
+
+def _draw_chips(out: Path, domain: Domain, points: Sequence[Point]) -> None:
+    """The masks of all lines from equally many patches: the most that every line has been trained on so far."""
+    shared = set.intersection(*({point.size for point in points if point.line == line} for line in _names(points)))
+    if not shared:
+        out.unlink(missing_ok=True)  # an earlier study may have had it
+        log.warn(f"{out.name} is not drawn: no number of training patches is common to {', '.join(_names(points))}")
+        return
+    size = max(shared, key=lambda size: size or np.inf)
+    draw_chips(out, domain, {point.line: point.probs for point in points if point.size == size}, size)
+
+
+def _names(points: Sequence[Point]) -> list[str]:
+    return sorted({point.line for point in points})
 
 
 def _truth(x: Experiment, name: str) -> Truth:

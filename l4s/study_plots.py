@@ -23,12 +23,13 @@ PANELS = {
 THRESHOLD = 0.5
 
 
-def draw_study(folder: Path, rows: Sequence[Row]) -> list[Path]:
+def draw_study(folder: Path, rows: Sequence[Row], domain: str) -> list[Path]:
     """AP by training size (Figure 2), and median counting errors in three panels (Figure 3).
 
     Lines are means over seeds with their standard error; dotted ones are of the averaged prediction.
     """
-    return [_draw_precision(folder / "study-precision.png", rows), _draw_counts(folder / "study-counts.png", rows)]
+    precision, counts = (folder / f"study-{domain}-{name}.png" for name in ("precision", "counts"))
+    return [_draw_precision(precision, rows), _draw_counts(counts, rows)]
 
 
 def _draw_precision(out: Path, rows: Sequence[Row]) -> Path:
@@ -73,13 +74,18 @@ def _draw_line(
     axis.plot(places, values, linestyle=":", marker=".", markersize=3, linewidth=1, color=drawn.lines[0].get_color())
 
 
-def draw_chips(out: Path, domain: Domain, probs: Mapping[str, ProbFile]) -> Path:
-    """The patches of the least and of the most landslide: first band of each group, truth, each line's mask (Figure A1)."""
+def draw_chips(out: Path, domain: Domain, probs: Mapping[str, ProbFile], size: int | None) -> Path:
+    """The patches of the least and of the most landslide: first band of each group, truth, each line's mask (Figure A1).
+
+    Args:
+        size: how many patches the networks of all lines were trained on, which the title says; None: all.
+    """
     from matplotlib.figure import Figure
 
     shown = _least_and_most(domain)
     lines = [_tiles(domain, row, probs) for row in shown]
     figure = Figure(figsize=(1.5 * len(lines[0]), 1.6 * len(shown)), layout="constrained")
+    figure.suptitle(f"masks of networks trained on {size or 'all'} patches", fontsize=8)
     axes = figure.subplots(len(shown), len(lines[0]), squeeze=False)
     for place, (row, tiles) in enumerate(zip(shown, lines, strict=True)):
         for axis, (title, (tile, look)) in zip(axes[place], tiles.items(), strict=True):

@@ -19,14 +19,24 @@ COUNTED = {
 NOTHING = "–"
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as three tables: average precision, counting errors, and paired differences between the lines."""
+def markdown(rows: Sequence[Row], domain: str, chose: bool) -> str:
+    """The rows as three tables: average precision, counting errors, and paired differences between the lines.
+
+    Args:
+        domain: what was predicted, which the first line names.
+        chose: its labels chose the checkpoints, which the first line then says.
+    """
+    head = f"Few labels, scored on {domain}"
+    head += (
+        ", whose labels chose the checkpoints (the hold-out of a source): too good for a test.\n" if chose else ".\n"
+    )
     precision = [
         (*_place(row), str(row["seeds"]), _over(row["over_seeds"], 3), f"{row['average_precision']:.3f}")
         for row in rows
     ]
     counted = [(*_place(row), *(_counted(row, *column) for column in COUNTED.values())) for row in rows]
     tables = [
+        head,
         _table(("network", "patches", "seeds", "AP", "AP of the average"), precision),
         f"AP is the mean over seeds of the members' own, ± its standard error (in brackets sd / n: the paper's code divides "
         f"like that, over checkpoints, not seeds), then that of the averaged prediction. A random answer has "

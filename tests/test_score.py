@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 import zipfile
 
 import h5py
@@ -21,7 +22,7 @@ from l4s.data.labels import patch_label
 from l4s.data.probs import open_probs, write_probs
 from l4s.errors import DataError
 from l4s.metrics import best_threshold, bootstrap_f1, code_counts, paired_bootstrap, patch_counts
-from l4s.score import Truth, read_masks, score, score_masks, threshold_of
+from l4s.score import Truth, read_masks, score, score_masks, threshold_of, value_counts
 from l4s.thresholds import cuts, label_free, plain
 
 IDS, REGIONS = ("7", "10", "2", "33", "4"), ("west", "east", "west", "east", "west")
@@ -40,6 +41,20 @@ def values_and_masks(seed=0, shape=(5, 8, 6)):
     values = np.clip(rng.normal(0.35 + 0.25 * masks, 0.2), 0, 1).astype(np.float16)
     masks[rng.random(shape) < 0.1] = 255
     return values, masks
+
+
+def test_values_are_counted_without_counts_of_each_patch(tmp_path):
+    """A patch's counts take half a MB: those of 3,800 would take 2 GB."""
+    values = np.full((200, 2, 2), 0.5, np.float16)
+    ids = tuple(map(str, range(200)))
+    probs = make_probs(tmp_path / "many.h5", values, ids)
+    truth = Truth(ids, np.ones((200, 2, 2), np.uint8), ("",) * 200)
+    tracemalloc.start()
+    counts = value_counts(probs, truth)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+    np.testing.assert_array_equal(counts, code_counts(values, truth.masks, truth.masks != 255))
 
 
 def check_row(row, values, masks, threshold):

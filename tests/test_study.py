@@ -8,8 +8,9 @@ import pytest
 from l4s.data.probs import open_probs, write_probs
 from l4s.errors import DataError
 from l4s.score import Truth
-from l4s.study import markdown, score_of
+from l4s.study import score_of
 from l4s.study_plots import draw_study
+from l4s.study_table import markdown
 
 IDS = ("7", "2", "10")
 
@@ -75,19 +76,25 @@ def row(line, size, seeds=3, empty=True):
 
 def test_a_part_without_patches_is_no_perfect_score(tmp_path):
     rows = [row("a", 2, empty=False), row("b", 2, empty=False)]
-    text = markdown(rows)
+    text = markdown(rows, "d", False)
     assert "| a | 2 | 5 (5 ± 1) | – | – | -3 (-3 ± 1) | -3 (-3 ± 1) | – |" in text
     assert "| a | b | 2 | -1.2 [-2.0, 0.5] | – | -1.2 [-2.0, 0.5] |" in text
     assert "| b | a |" not in text  # each pair once
-    for path in draw_study(tmp_path, rows):
+    for path in draw_study(tmp_path, rows, "d"):
         assert path.read_bytes().startswith(b"\x89PNG")
     json.dumps(rows, allow_nan=False)
 
 
 def test_one_seed_has_no_error():
-    text = markdown([row("a", None, seeds=1)])
+    text = markdown([row("a", None, seeds=1)], "d", False)
     assert "| a | all | 1 | 0.400 | 0.500 |" in text and "| a | all | 5 (5) | 4 (4) |" in text
     assert "against" not in text.replace("held against", "")
+
+
+def test_the_first_line_says_what_was_scored():
+    heads = [markdown([row("a", 2)], "coast", chose).splitlines()[0] for chose in (False, True)]
+    assert "coast" in heads[0] and "checkpoints" not in heads[0]
+    assert "coast, whose labels chose the checkpoints" in heads[1]
 
 
 def test_the_bar_stands_at_the_mean_over_seeds(tmp_path, monkeypatch):
@@ -95,7 +102,7 @@ def test_the_bar_stands_at_the_mean_over_seeds(tmp_path, monkeypatch):
 
     drawn = []
     monkeypatch.setattr(Axes, "errorbar", spy(Axes.errorbar, drawn))
-    draw_study(tmp_path, [row("a", 2), row("a", 5)])
+    draw_study(tmp_path, [row("a", 2), row("a", 5)], "d")
     np.testing.assert_array_equal(drawn[0][1:], ([0.4, 0.4], [0.02, 0.02]))
     np.testing.assert_array_equal(drawn[1][1:], ([5, 5], [1, 1]))
 

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from l4s.data.subset import subset
 from l4s.embed import embed, open_embeddings
 from l4s.ensemble import ensemble
 from l4s.errors import DataError, RecipeError, RunError
+from l4s.fit import clean
 from l4s.inputs import view_of
 from l4s.load import load_recipe
 from l4s.member import trained_member
@@ -180,6 +184,21 @@ def test_a_stop_while_embeddings_are_written_leaves_nothing_half(place, tmp_path
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_stranded_parts_of_embeddings_are_cleared(tmp_path):
+    """Those of a process that was killed; what others are writing now stays."""
+    folder = tmp_path / "stage1"
+    (folder / "embeddings").mkdir(parents=True)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    host = socket.gethostname()
+    names = [f"d-1.npy.{host}.{number}.part" for number in (child.pid, os.getppid(), os.getpid())]
+    for name in (*names, f"d-1.npy.else{host}.{child.pid}.part", "d-1.npy"):
+        (folder / "embeddings" / name).touch()
+    clean(folder)
+    left = {path.name for path in (folder / "embeddings").iterdir()}
+    assert left == {names[1], f"d-1.npy.else{host}.{child.pid}.part", "d-1.npy"}
+
+
 def test_new_images_get_what_the_run_itself_predicts(place, finished, tmp_path):
     left = tmp_path / "out.h5.members" / "stage1.npy"  # of other images, by a process that was killed
     left.parent.mkdir()
@@ -249,8 +268,8 @@ def test_the_study_scores_what_is_averaged(finished, place, rows):
             (values.sum((1, 2)) - truth.sum((1, 2))).mean(), abs=1e-6
         )
         assert row["checkpoints"] == 4 and row["seeds"] == 2 and row["random"] == pytest.approx(truth.mean())
-    assert {path.name for path in (root / "pictures").glob("study-*")} == {
-        f"study-{name}.png" for name in ("precision", "counts", "chips")
+    assert {path.name for path in (root / "pictures").glob("study-test-*")} == {
+        f"study-test-{name}.png" for name in ("precision", "counts", "chips")
     }
     unknown = study(place, root, domain="tst")
     assert unknown.exit_code == 2 and "did you mean 'test'" in unknown.output
@@ -276,7 +295,7 @@ def test_error_bars_of_the_study_belong_to_what_they_stand_beside(finished, rows
         found = row["counts_over_seeds"]["threshold"]["landslide"]["median"]
         assert found["mean"] == np.mean(medians)
         assert found["error"] == pytest.approx(np.std(medians, ddof=1) / 2**0.5)
-    text = (root / "study.md").read_text()
+    text = (root / "study-test.md").read_text()
     first = rows[0]["over_seeds"]
     assert f"| with | 2 | 2 | {first['mean']:.3f} ± {first['error']:.3f} ({first['sd_over_n']:.3f}) |" in text
 
@@ -291,10 +310,41 @@ def test_the_study_prints_how_much_lines_differ(finished, rows):
     wanted = f"{found['difference']:+.1f} [{found['low']:.1f}, {found['high']:.1f}] |"
     (line,) = [
         line
-        for line in (finished.run.root / "study.md").read_text().splitlines()
+        for line in (finished.run.root / "study-test.md").read_text().splitlines()
         if line.startswith("| with | without | 2 |")
     ]
     assert line.endswith(wanted)
+
+
+def test_studies_of_two_domains_lie_side_by_side(finished, place, tmp_path):
+    """And that of a source's hold-out says what its labels did."""
+    shutil.copytree(finished.run.root, tmp_path / "run")
+    printed = [study(place, tmp_path / "run", domain=domain).stdout for domain in ("test", "home")]
+    texts = [(tmp_path / f"run/study-{domain}.md").read_text() for domain in ("test", "home")]
+    assert printed == texts and "on test." in texts[0].splitlines()[0]
+    assert "on home, whose labels chose the checkpoints" in texts[1].splitlines()[0]
+    for domain, chose in (("test", False), ("home", True)):
+        about = json.loads((tmp_path / f"run/study-{domain}.json").read_text())
+        assert about["domain"] == domain and about["chose_checkpoints"] is chose
+        for name in ("precision", "counts", "chips"):
+            assert (tmp_path / f"run/pictures/study-{domain}-{name}.png").is_file()
+
+
+def test_masks_side_by_side_are_of_equally_many_patches(finished, place, tmp_path, monkeypatch):
+    """As far as the study is finished: `with` has both sizes, `without` the smaller one, and then the larger one alone."""
+    root = tmp_path / "run"
+    shutil.copytree(finished.run.root, root)
+    drawn, told = [], []
+    monkeypatch.setattr("l4s.study.draw_chips", lambda out, domain, probs, size: drawn.append((sorted(probs), size)))
+    monkeypatch.setattr("l4s.log.warn", told.append)
+    (root / "round-0/ensemble-without-subset-4/probs/test.none.h5").rename(tmp_path / "later")
+    assert study(place, root).exit_code == 0
+    assert drawn == [(["with", "without"], 2)] and not told
+    (tmp_path / "later").rename(root / "round-0/ensemble-without-subset-4/probs/test.none.h5")
+    (root / "round-0/ensemble-without-subset-2/probs/test.none.h5").unlink()
+    (root / "round-0/ensemble-with-subset-4/probs/test.none.h5").unlink()
+    assert study(place, root).exit_code == 0
+    assert len(drawn) == 1 and "is not drawn: no number of training patches is common to with, without" in told[0]
 
 
 def copied(finished, root, *sets):
@@ -454,6 +504,9 @@ def test_each_seed_draws_anew(home):
         (["member.without.model.embedding=4"], "has features = None and room for 4"),
         (["member.stage1.predicts=['hom']"], "predicts 'hom'"),
         (["member.with.train.keep=0"], "keep_by is read with keep"),
+        (["member.stage1.train.scale.factor=2.0"], "has features of 'stage1', which sees scaled images"),
+        (["member.stage1.adabn=true"], "has features of 'stage1', which are not adapted: leave adabn out"),
+        (["round=[{round=0,train=['with']}]"], "has features of 'stage1', which round 0 does not train"),
     ],
 )
 def test_settings_that_cannot_be(place, change, message):

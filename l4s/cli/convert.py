@@ -115,7 +115,10 @@ def sar_cube(
     visits: Visits = 1,
     fewer: Fewer = False,
     points: PointLabels = False,
-    orbit: Annotated[Optional[str], typer.Option(help="a (ascending) or d (descending); default either.")] = None,  # noqa: UP045
+    orbit: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="a (ascending) or d (descending); default either, and a warning counts chips of both."),
+    ] = None,
     positive_share: PositiveShare = None,
     keep_all: KeepAll = False,
     size: Annotated[int, typer.Option(min=1, help="Side of a chip, pixels.")] = 128,

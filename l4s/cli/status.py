@@ -76,13 +76,13 @@ def report(
         show.as_json([str(path) for path in files]) if json else typer.echo("\n".join(map(str, files)))
         return
     if study is not None:
-        from l4s.study import markdown, study_run
+        from l4s.study import study_run, text_of
 
         studies = study_run(run, data, study, cache)
         if json:
             show.as_json(studies)
         else:
-            typer.echo("\n".join(markdown(rows) for rows in studies.values()), nl=False)
+            typer.echo("\n".join(text_of(run / cell, study).read_text() for cell in studies), nl=False)
         return
     from l4s.report import report_run
 

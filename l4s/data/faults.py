@@ -52,6 +52,10 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "scale differs": ("warning", "train and predict on one scale, or normalise each domain by its own statistics"),
     "band counts differ": ("warning", "one recipe reads one list of bands"),
     "no masks": ("note", "the split can be a target, not a source"),
+    "labels of patches": (
+        "note",
+        "a source for tasks that read one label a patch, a target for those that learn pixels",
+    ),
     "patches without landslide": ("note", "their masks are all background"),
     "ignored pixels": ("note", "255 is left out of losses and scores"),
     "drawn split": ("note", "runs draw the same one; `l4s data split` saves it, or another"),
@@ -141,7 +145,9 @@ def _pairing(split: Split) -> Iterator[Fault]:
     kind = "training image without mask" if split.named == "train" else "image without mask"
     for number in lonely:
         yield Fault(kind, split.where, split.images[number])
-    if split.images and not split.masks and not split.background:
+    if split.labels:
+        yield Fault("labels of patches", split.where, None, _labelled(split))
+    elif split.images and not split.masks and not split.background:
         yield Fault("no masks", split.where, None)
     if not split.pictures and (gaps := _gaps(sorted(split.images))):
         yield Fault("gaps in ids", split.where, None, gaps)
@@ -173,6 +179,12 @@ def duplicates(splits: Sequence[Split], facts: Mapping[Path, Facts], root: Path)
             if first != path:
                 kind = "duplicate" if where == split.where else "duplicate across splits"
                 yield Fault(kind, split.where, path, f"has the pixels of {first.relative_to(root)}")
+
+
+def _labelled(split: Split) -> str:
+    """How many patches a table labels, and how."""
+    some = sum(split.labels.values())
+    return f"labels.csv labels {len(split.labels)} of {len(split.images)} patches, {some} of them with landslides"
 
 
 def _gaps(numbers: Sequence[int]) -> str:

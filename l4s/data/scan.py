@@ -15,6 +15,7 @@ from l4s.data.folders import (
     holds_pictures,
     picture_folder,
 )
+from l4s.data.labels import LABELS, labels_beside
 from l4s.data.pictures import IMAGES
 from l4s.data.readers import IMAGE_FOLDERS, MASK_FOLDERS, NAME, SPLITS, PatchRef, tolerated
 from l4s.data.splits import FOLDER as LISTS
@@ -33,12 +34,14 @@ class Split:
     `where` is the folder relative to the data folder, without the `img`, `mask` or `images` of its layout; `named` is
     `train`, `validation` or `test` where the folder has one of the names of these, else "". `pictures` are the patches
     where they are pictures, and empty for HDF5; the ids of pictures count them, and `where` may be a split that is drawn.
+    `labels` are those of whole patches, by integer id, where a `labels.csv` is read in place of masks.
     """
 
     where: str
     images: dict[int, Path] = field(default_factory=dict)
     masks: dict[int, Path] = field(default_factory=dict)
     pictures: tuple[PatchRef, ...] = ()
+    labels: dict[int, int] = field(default_factory=dict)
 
     @property
     def named(self) -> str:
@@ -87,7 +90,28 @@ def scan(root: Path) -> Scan:
             if path not in patches and not (path.is_dir() and (not patches or path.name in MASK_FOLDERS)):
                 kind = "foreign file" if holds_patches else "other file"
                 faults.append((kind, where, path, _advice(path) if holds_patches else ""))
-    return Scan(splits, (*faults, *_ambiguous(root, splits)))
+    read, told = _read_labels(splits)
+    faults = [each for each in faults if each[2] not in read]
+    return Scan(splits, (*faults, *told, *_ambiguous(root, splits)))
+
+
+def _read_labels(splits: dict[str, Split]) -> tuple[set[Path], list[Found]]:
+    """Give splits the labels of whole patches that their readers find; the files that hold them, and what is wrong."""
+    read: set[Path] = set()
+    told: list[Found] = []
+    for where, split in splits.items():
+        refs = split.pictures or tuple(
+            PatchRef(str(number), number, path, split.masks.get(number)) for number, path in split.images.items()
+        )
+        found = len(told)
+        try:
+            split.labels = labels_beside(refs) if refs else {}
+        except DataError as error:
+            told.append(("refused by the reader", where, None, str(error)))
+        if split.labels or len(told) > found:
+            near = [folder / LABELS for folder in refs[0].image.parents[1:3]]
+            read.add(next(path for path in near if path.is_file()))
+    return read, told
 
 
 def _picture_folders(root: Path) -> dict[Path, Callable[[Path, str], Pictures]]:

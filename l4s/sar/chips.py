@@ -13,7 +13,18 @@ from l4s import log
 from l4s.data.labels import LABELS, write_labels
 from l4s.errors import DataError
 from l4s.sar.balance import HALF, balanced
-from l4s.sar.layout import POLARISATIONS, SIDES, amplitudes, band_names, known, middle, write_image, write_mask
+from l4s.sar.layout import (
+    POLARISATIONS,
+    SIDES,
+    VALID,
+    amplitudes,
+    band_names,
+    covers,
+    known,
+    middle,
+    write_image,
+    write_mask,
+)
 from l4s.sar.manifest import Converted, identity, write_once
 from l4s.sar.passes import Event, Passes, choose_passes, read_day
 from l4s.sar.upstream import SUFFIX, Source, read_chip
@@ -52,8 +63,8 @@ def convert_chips(
         points: `landslides` marks points, not outlines: `out`/labels.csv instead of masks.
 
     Raises:
-        DataError: there are no chips, a chip lacks its metadata, is broken, differs in shape from the first, holds nothing
-            but NaN, or lacks passes or landslides.
+        DataError: there are no chips, a chip lacks its metadata, is broken, differs in shape from the first, is covered by
+            no pass, or lacks passes or landslides.
     """
     names = _names(folder)
     about = {
@@ -62,6 +73,7 @@ def convert_chips(
         "event": event.day.isoformat(),
         "visits": event.visits,
         "fewer": event.fewer,
+        "valid": VALID,
         "positive_share": positive_share,
         "seed": seed,
     }
@@ -139,19 +151,24 @@ def _told(number: int, pair: Pair) -> Mapping[str, Any]:
 def stack_passes(chip: Source, event: Event, where: str) -> tuple[np.ndarray, Passes]:
     """The passes of a chip before and after an event, as bands in file order; NaN where there are fewer.
 
-    A pass counts where both polarisations have a value somewhere.
+    A pass counts where it covers half of the chip (`covers`).
 
     Returns:
         (4 visits, H, W) float32, and which passes.
 
     Raises:
-        DataError: a pass lacks a polarisation, all is NaN, passes are missing, or a value is no amplitude.
+        DataError: a pass lacks a polarisation, none covers half of the chip, passes are missing, or a value is no amplitude.
     """
     days = _days(chip, where)
-    seen = [day for day in days if all(np.isfinite(chip.planes[k]).any() for k in days[day].values())]
+    seen = [day for day, at in days.items() if covers(np.isfinite(chip.planes[list(at.values())]).all(0))]
     if days and not seen:
-        raise DataError(f"{where} holds nothing but NaN in its {len(days)} passes: take the chip away")
-    passes = choose_passes(seen, event, where)
+        raise DataError(
+            f"{where}: none of its {len(days)} passes has values of {' and '.join(POLARISATIONS)} in half of the pixels: "
+            "take the chip away"
+        )
+    left = len(days) - len(seen)
+    told = f"{where} (passes left out that cover less than half of it: {left})" if left else where
+    passes = choose_passes(seen, event, told)
     image = np.full((4 * event.visits, *chip.planes.shape[1:]), np.nan, np.float32)
     for first, chosen in ((0, passes.pre), (2 * event.visits, passes.post)):
         for visit, k in enumerate(chosen):

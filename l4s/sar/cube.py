@@ -24,7 +24,8 @@ LONGEST = 200_000  # pixels along a side, and passes; a store that promises more
 class Cube:
     """An open cube.
 
-    `data`: VV and VH, each (T, H, W), north up; `mask`: (H, W) uint8 {0, 1}; `days` of the T passes. `x`, `y`: the
+    `data`: VV and VH, each (T, H, W), north up, west on the left; `mask`: (H, W) uint8 {0, 1}; `days` of the T passes.
+    `orbits` of the passes in small letters, such as `ascending` or `a`; None where the cube does not say. `x`, `y`: the
     middles of columns and rows on the map, None where the cube has none.
     """
 
@@ -32,6 +33,7 @@ class Cube:
     data: Mapping[str, "DataArray"]
     mask: np.ndarray
     days: tuple[date, ...]
+    orbits: tuple[str, ...] | None
     x: np.ndarray | None
     y: np.ndarray | None
 
@@ -63,10 +65,12 @@ def open_cube(path: Path, orbit: str | None = None) -> Cube:
     y = cube["y"].values if "y" in cube.coords else None
     if y is not None and len(y) > 1 and y[0] < y[-1]:
         cube, y = cube.isel(y=slice(None, None, -1)), y[::-1]
+    x = cube["x"].values if "x" in cube.coords else None
+    if x is not None and len(x) > 1 and x[0] > x[-1]:
+        cube, x = cube.isel(x=slice(None, None, -1)), x[::-1]
     mask = np.nan_to_num(_values(path, cube["landslides"].transpose("y", "x"))) > 0  # NaN is background (methods E3)
     data = {name: cube[name].transpose("timestep", "y", "x") for name in POLARISATIONS}
-    x = cube["x"].values if "x" in cube.coords else None
-    return Cube(path, data, mask.astype(np.uint8), _days(path, cube), x, y)
+    return Cube(path, data, mask.astype(np.uint8), _days(path, cube), _orbits(path, cube), x, y)
 
 
 def _refuse_other(path: Path, cube: "Dataset") -> None:
@@ -101,12 +105,17 @@ def _values(path: Path, part: "DataArray") -> np.ndarray:
         raise DataError(f"{path}: {part.name} cannot be read ({error}): unpack the cube again") from error
 
 
-def _of_orbit(path: Path, cube: "Dataset", orbit: str) -> list[int]:
+def _orbits(path: Path, cube: "Dataset") -> tuple[str, ...] | None:
     if ORBIT not in cube or cube[ORBIT].dims != ("timestep",):
+        return None
+    states = _values(path, cube[ORBIT]).tolist()
+    return tuple(str(value.decode() if isinstance(value, bytes) else value).lower() for value in states)
+
+
+def _of_orbit(path: Path, cube: "Dataset", orbit: str) -> list[int]:
+    states = _orbits(path, cube)
+    if states is None:
         raise DataError(f"{path} has no {ORBIT} over timestep to choose passes by: leave --orbit out")
-    states = [
-        str(value.decode() if isinstance(value, bytes) else value).lower() for value in cube[ORBIT].values.tolist()
-    ]
     if chosen := [k for k, state in enumerate(states) if state[:1] == orbit]:
         return chosen
     raise DataError(f"{path} has no pass of orbit {orbit!r}: its {ORBIT} are {', '.join(sorted(set(states)))}")

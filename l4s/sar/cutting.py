@@ -14,13 +14,12 @@ from l4s.data.labels import LABELS, write_labels
 from l4s.errors import RecipeError
 from l4s.sar.balance import HALF, balanced
 from l4s.sar.cube import Cube, open_cube
-from l4s.sar.layout import SIDES, band_names, known, middle, write_image, write_mask
+from l4s.sar.layout import SIDES, VALID, band_names, covers, known, middle, write_image, write_mask
 from l4s.sar.manifest import Converted, identity, write_once
 from l4s.sar.passes import Event, Passes, choose_passes
 from l4s.sar.store import check_store
 
 BLOCK = 4  # windows along the side of what is read at a time
-VALID = 0.5  # a pass counts in a window from this share of pixels with values on
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class Cutting:
     """How a cube is cut.
 
     `size` of the chips in pixels; `positive_share` of them hold landslides, chips without are drawn by `seed`; None keeps
-    all. `orbit`: `a` (ascending) or `d`, None: either. `points`: `landslides` marks points, not outlines.
+    all. `orbit`: `a` (ascending) or `d`, None: either, even both in a chip. `points`: `landslides` marks points, not
+    outlines.
     """
 
     size: int = 128
@@ -85,7 +85,7 @@ def convert_cube(cube: Path, out: Path, event: Event, cutting: Cutting) -> Conve
 
     All chips with landslides stay, and as many without as `positive_share` asks for. Windows that no pass before, or none
     after, covers by half are left out; so is what remains on the right and below. Masks are 255 where no pass before, or
-    none after, saw a pixel. Ids count from 1, row by row.
+    none after, saw a pixel. Ids count from 1, row by row. A warning counts the chips whose passes are of different orbits.
 
     Raises:
         DataError: a store that cannot be read, or names filters that are not known to be harmless; variables or passes that
@@ -98,6 +98,7 @@ def convert_cube(cube: Path, out: Path, event: Event, cutting: Cutting) -> Conve
         "event": event.day.isoformat(),
         "visits": event.visits,
         "fewer": event.fewer,
+        "valid": VALID,
         **{key: value for key, value in vars(cutting).items() if key != "points"},
     }
 
@@ -105,6 +106,7 @@ def convert_cube(cube: Path, out: Path, event: Event, cutting: Cutting) -> Conve
         opened = open_cube(cube, cutting.orbit)
         windows, dropped = _survey(opened, event, cutting)
         chosen = _chosen(windows, cutting, str(cube))
+        _warn_of_orbits(opened, chosen)
         dropped["balance"] = len(windows) - len(chosen)
         return _write(part, opened, chosen, event, cutting), +dropped
 
@@ -116,6 +118,25 @@ def _chosen(windows: Sequence[Window], cutting: Cutting, where: str) -> list[Win
         return list(windows)
     some = [window.landslide > 0 for window in windows]
     return [windows[k] for k in balanced(some, cutting.positive_share, cutting.seed, where)]
+
+
+def _warn_of_orbits(cube: Cube, windows: Sequence[Window]) -> None:
+    """From another orbit unchanged ground looks changed: slopes that faced the sensor face away from it."""
+    letters = [{state[:1] for side in _orbits(cube, window).values() for state in side} for window in windows]
+    mixed = sum(len(each) > 1 for each in letters)
+    if mixed:
+        log.warn(
+            f"{cube.path}: {mixed} of {len(windows)} chips compare passes of different orbits, which see slopes from other "
+            "sides: take those of one with --orbit a or --orbit d"
+        )
+
+
+def _orbits(cube: Cube, window: Window) -> dict[str, list[str]]:
+    """The orbits of a window's passes before and after the event; nothing where the cube does not say."""
+    if cube.orbits is None:
+        return {}
+    sides = zip(SIDES, (window.passes.pre, window.passes.post), strict=True)
+    return {side: [cube.orbits[k] for k in chosen] for side, chosen in sides}
 
 
 def _survey(cube: Cube, event: Event, cutting: Cutting) -> tuple[list[Window], Counter[str]]:
@@ -134,7 +155,7 @@ def _survey(cube: Cube, event: Event, cutting: Cutting) -> tuple[list[Window], C
 
 def _window(cube: Cube, place: Square, covered: np.ndarray, event: Event, points: bool) -> Window | None:
     """A window of which it is known what each pass covers, (T, H, W) bool; None where a side has no pass."""
-    seen = [k for k in range(len(covered)) if covered[k].mean() >= VALID]
+    seen = [k for k in range(len(covered)) if covers(covered[k])]
     days = [cube.days[k] for k in seen]
     if not any(day < event.day for day in days) or not any(day > event.day for day in days):
         return None
@@ -213,4 +234,5 @@ def _told(cube: Cube, window: Window, number: int) -> Mapping[str, Any]:
     dates = dict(zip(SIDES, map(list, window.passes.dates), strict=True))
     bounds = _bounds(cube, window.place)
     told = {"id": number, "row": row, "column": column, "landslide": window.landslide, **dates}
-    return told | ({"bounds": bounds} if bounds else {})
+    orbits = _orbits(cube, window)
+    return told | ({"orbits": orbits} if orbits else {}) | ({"bounds": bounds} if bounds else {})

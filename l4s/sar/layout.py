@@ -17,6 +17,7 @@ POLARISATIONS = ("vv", "vh")
 SIDES = ("pre", "post")
 MANTISSA = 23  # bits of a float32
 IGNORED = 255
+VALID = 0.5  # a pass counts in a chip from this share of pixels with values on
 
 
 def band_names(visits: int) -> tuple[str, ...]:
@@ -65,6 +66,15 @@ def amplitudes(values: np.ndarray, where: str) -> np.ndarray:
             "decibels or logarithms?"
         )
     return found
+
+
+def covers(values: np.ndarray) -> bool:
+    """Does a pass count in a chip: do half of its pixels or more have a value in both polarisations?
+
+    Args:
+        values: (H, W) bool, where it has both.
+    """
+    return bool(values.mean() >= VALID)
 
 
 def seen(image: np.ndarray) -> np.ndarray:

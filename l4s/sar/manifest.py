@@ -41,6 +41,8 @@ Fill = Callable[[Path], tuple[Sequence[Mapping[str, Any]], Mapping[str, int]]]
 def write_once(out: Path, about: Mapping[str, Any], source: object, fill: Fill) -> Converted:
     """Write a folder of chips, which appears when it is whole; one made of the same source in the same way stays.
 
+    Until then they lie in a hidden folder beside it: what a process that was killed leaves there is no data to the readers.
+
     Args:
         about: what the manifest says of all chips: at least `bands` and `labels`.
         source: what identifies the source, JSON-able.
@@ -48,11 +50,12 @@ def write_once(out: Path, about: Mapping[str, Any], source: object, fill: Fill) 
     Raises:
         DataError: something else lies at `out`, or nothing is left of the source.
     """
+    out = out.resolve()  # `.` has neither a name nor a folder to lie in
     fingerprint = hashlib.sha256(json.dumps([about, source], sort_keys=True).encode()).hexdigest()[:16]
     if (there := _there(out, fingerprint)) is not None:
         return _summary(out, there, None)
     out.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f"{out.name}.part-", dir=out.parent))
+    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.part-", dir=out.parent))
     part = place / out.name  # a folder of its own: what mkdtemp makes is closed to others
     part.mkdir()
     try:

@@ -50,21 +50,24 @@ def choose_passes(days: Sequence[date], event: Event, where: str) -> Passes:
     """The passes nearest to an event; one on the day itself may lie on either side of it and is left out.
 
     Args:
-        days: of the passes that there are, in any order, each once.
+        days: of the passes that there are, in any order.
         where: names the chip in errors.
 
     Raises:
-        DataError: a day is given twice, or there are fewer passes before or after the event than wanted (with `fewer`:
-            none).
+        DataError: there are fewer passes before or after the event than wanted (with `fewer`: none), or two of the day of
+            one that would be taken.
     """
-    if twice := [day for day in days if days.count(day) > 1]:
-        raise DataError(f"{where} has two passes of {twice[0]}: keep the one of the orbit that you want")
     pre = sorted((k for k, day in enumerate(days) if day < event.day), key=lambda k: days[k], reverse=True)
     post = sorted((k for k, day in enumerate(days) if day > event.day), key=lambda k: days[k])
     for side, found in (("before", pre), ("after", post)):
         if len(found) < (1 if event.fewer else event.visits):
             raise DataError(_missing(where, side, found, days, event))
     first, second = tuple(pre[: event.visits]), tuple(post[: event.visits])
+    if twice := [days[k] for k in (*first, *second) if days.count(days[k]) > 1]:
+        raise DataError(
+            f"{where} has two passes of {twice[0]}, and one is wanted: choose with --orbit a or --orbit d where their orbits "
+            "differ, else keep one of them in the source"
+        )
     return Passes(first, second, (_dates(first, days), _dates(second, days)))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,7 +133,7 @@ def test_balance():
 def test_missing_passes(folder, tmp_path):
     with pytest.raises(DataError, match=r"chips/9 has 2 of 3 passes before 2018-09-06 \(2018-08-24, 2018-08-12; "):
         convert(folder, tmp_path / "out", visits=3)
-    assert not list(tmp_path.glob("out*"))
+    assert not list(tmp_path.glob("*out*"))
     made = convert(folder, tmp_path / "out", visits=3, fewer=True)
     ref = find_patches(tmp_path, "out")[0]
     image = dict(zip(made.bands, read_image(ref, Bands(file=made.bands)), strict=True))
@@ -149,6 +150,23 @@ def test_a_pass_without_values_is_none(folder, tmp_path):
     assert told["pre"] == ["2018-08-12"] and told["post"] == ["2018-09-13"]
     image = read_image(find_patches(tmp_path, "out")[2], Bands(file=made.bands))
     assert np.isnan(image[2, 0, 0]) and np.isnan(image).sum() == 1
+
+
+def test_a_pass_counts_where_both_polarisations_cover_half_of_the_chip(folder, tmp_path):
+    """The rule of cubes: each has enough pixels, but not the same ones; of the pass further away exactly half."""
+    values = planes(3)
+    values[VARIABLES.index("TS::vv::20180824"), :, :3] = np.nan
+    values[VARIABLES.index("TS::vh::20180824"), :, -3:] = np.nan
+    values[VARIABLES.index("TS::vv::20180812"), :, :4] = np.nan
+    values[VARIABLES.index("TS::vv::20180913"), 1:] = np.nan  # a strip at the edge of the swath
+    write_chip(folder, "11", values)
+    convert(folder, tmp_path / "out")
+    told = json.loads((tmp_path / "out/sar.json").read_text())["chips"][2]
+    assert told["pre"] == ["2018-08-12"] and told["post"] == ["2018-09-25"]
+    values[VARIABLES.index("TS::vv::20180925"), 1:] = np.nan
+    write_chip(folder, "11", values)
+    with pytest.raises(DataError, match=r"11 \(passes left out .* half of it: 3\) has 0 of 1 passes after 2018-09-06"):
+        convert(folder, tmp_path / "none")
 
 
 def test_pixels_that_no_pass_saw_are_not_labelled(folder, tmp_path):
@@ -184,7 +202,7 @@ def negative(values):
 @pytest.mark.parametrize(
     ("values", "changes", "says"),
     [
-        (nothing(planes()), {}, r"chips/x holds nothing but NaN in its 5 passes"),
+        (nothing(planes()), {}, r"chips/x: none of its 5 passes has values of vv and vh in half of the pixels: take"),
         (negative(planes()), {}, r"chips/x has amplitudes down to -12.5: .*decibels"),
         (planes()[:, :5], {}, r"x\.npz has planes of \(5, 8\), but 9 of \(6, 8\)"),
         (planes()[:-1], {}, r"x\.npz has 12 planes, but its metadata name 13"),
@@ -212,7 +230,7 @@ def test_broken_chips_are_refused_by_name(folder, tmp_path, values, changes, say
     write_chip(folder, "x", values, **changes)
     with pytest.raises(DataError, match=says):
         convert(folder, tmp_path / "out", visits=1)
-    assert not list(tmp_path.glob("out*"))
+    assert not list(tmp_path.glob("*out*"))
 
 
 class Attack:
@@ -273,7 +291,7 @@ def test_what_lies_beside_is_nobodys_to_remove(folder, tmp_path):
     (tmp_path / "out.part").mkdir()
     (tmp_path / "out.part/mine.txt").write_text("mine")
     convert(folder, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out", "out.part"]
+    assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out", "out.part"]
     assert (tmp_path / "out.part/mine.txt").read_text() == "mine"
     (tmp_path / "plain").mkdir()
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it
@@ -290,7 +308,35 @@ def test_two_conversions_at_once_end_in_one(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(rundir, "reached", meanwhile)
     made = convert(folder, tmp_path / "out")
     assert len(calls) == 2 and (made.chips, made.landslides) == (3, 2)
-    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+    assert [path.name for path in tmp_path.glob("*out*")] == ["out"]
+
+
+def test_what_a_killed_conversion_leaves_is_no_data(folder, tmp_path, monkeypatch):
+    def stop(point):
+        raise KeyboardInterrupt(point)
+
+    root = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr(rundir, "reached", stop)
+        patch.setattr(
+            "l4s.sar.manifest.shutil.rmtree", lambda *_, **__: None
+        )  # a process that is killed clears nothing
+        with pytest.raises(KeyboardInterrupt):
+            convert(folder, root / "hokkaido")
+    assert list(root.rglob("image_1.h5"))
+    for split in ("hokkaido", "."):
+        with pytest.raises(DataError):
+            find_patches(root, split)
+    convert(folder, root / "hokkaido")
+    assert len(find_patches(root, "hokkaido")) == 3
+
+
+def test_the_folder_may_be_the_one_that_one_stands_in(folder, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert convert(folder, Path(".")).folder == tmp_path / "here"
+    assert len(find_patches(tmp_path, "here")) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"chips", "here"}
 
 
 def test_an_interrupted_conversion_leaves_nothing(folder, tmp_path, monkeypatch):
@@ -300,7 +346,7 @@ def test_an_interrupted_conversion_leaves_nothing(folder, tmp_path, monkeypatch)
     monkeypatch.setattr(rundir, "reached", stop)
     with pytest.raises(KeyboardInterrupt, match="sar.manifest"):
         convert(folder, tmp_path / "out")
-    assert not list(tmp_path.glob("out*"))
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_the_command(folder, tmp_path):

@@ -39,7 +39,9 @@ def contents(seed=0):
     return vv, vh, landslides
 
 
-def write_cube(path, vv, vh, landslides, *, days=DAYS, orbits=ORBITS, up=False, zarr_format=2, drop=(), chunks=None):
+def write_cube(
+    path, vv, vh, landslides, *, days=DAYS, orbits=ORBITS, up=False, zarr_format=2, drop=(), chunks=None, east=False
+):
     rows = 4_700_000.0 - 10 * np.arange(HEIGHT) - 5
     cube = xarray.Dataset(
         {
@@ -56,6 +58,7 @@ def write_cube(path, vv, vh, landslides, *, days=DAYS, orbits=ORBITS, up=False, 
         },
     ).drop_vars(drop)
     cube = cube.isel(y=slice(None, None, -1)) if up else cube
+    cube = cube.isel(x=slice(None, None, -1)) if east else cube
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         encoding = {name: {"chunks": shape} for name, shape in (chunks or {}).items()}
@@ -76,7 +79,9 @@ def manifest(out):
     return json.loads((out / "sar.json").read_text())["chips"]
 
 
-@pytest.mark.parametrize("store", [{}, {"up": True}, {"zarr_format": 3}, {"days": [d.replace("-", "") for d in DAYS]}])
+@pytest.mark.parametrize(
+    "store", [{}, {"up": True}, {"east": True}, {"zarr_format": 3}, {"days": [d.replace("-", "") for d in DAYS]}]
+)
 def test_windows_become_patches(tmp_path, store):
     vv, vh, landslides = contents()
     cube = write_cube(tmp_path / "c.zarr", vv, vh, landslides, **store)
@@ -108,6 +113,30 @@ def test_the_share_of_chips_with_landslides_is_as_asked_and_seeded(cube, tmp_pat
     assert len(places("some", positive_share=1.0)) == 3
     assert len(places("every", positive_share=None)) == 54
     assert places("again") == half != places("other", seed=1)
+
+
+def test_orbits_that_a_chip_mixes_are_told(cube, tmp_path, monkeypatch):
+    """The nearest before is ascending, the nearest after descending; where the cube says nothing, nothing is said."""
+    told = []
+    monkeypatch.setattr(log, "warn", told.append)
+    convert(cube, tmp_path / "out")
+    assert all(chip["orbits"] == {"pre": ["a"], "post": ["d"]} for chip in manifest(tmp_path / "out"))
+    (warning,) = told
+    assert "c.zarr: 6 of 6 chips compare passes of different orbits" in warning and "--orbit a or --orbit d" in warning
+    convert(cube, tmp_path / "d", orbit="d")
+    assert all(chip["orbits"] == {"pre": ["d"], "post": ["d"]} for chip in manifest(tmp_path / "d"))
+    none = write_cube(tmp_path / "n.zarr", *contents(), drop=["sat:orbit_state"])
+    convert(none, tmp_path / "n")
+    assert not any("orbits" in chip for chip in manifest(tmp_path / "n")) and len(told) == 1
+
+
+def test_only_chips_that_mix_orbits_are_counted(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(log, "warn", told.append)
+    vv, vh, landslides = contents()
+    vv[2, :, :40] = np.nan  # in the western half the nearest before is descending, as the nearest after is
+    convert(write_cube(tmp_path / "c.zarr", vv, vh, landslides), tmp_path / "out", positive_share=None)
+    assert len(told) == 1 and "24 of 54 chips compare passes" in told[0]
 
 
 @pytest.mark.slow
@@ -186,7 +215,7 @@ def test_missing_passes(cube, tmp_path):
         (None, {"drop": ["landslides"]}, "landslides over x, y is needed, it is missing"),
         (None, {"drop": ["timestep"]}, "has no coordinate timestep"),
         (None, {"days": ["first", "b", "c", "d", "e"]}, "timestep: 'first' is no date"),
-        (None, {"days": [*DAYS[:4], DAYS[3]]}, "chip at row 0, column 0, has two passes of 2018-09-13"),
+        (None, {"days": [*DAYS[:4], DAYS[3]]}, "chip at row 0, column 0, has two passes of 2018-09-13, .*--orbit a"),
         (lambda vv: np.where(vv > 0.5, -3, vv), {}, "has amplitudes down to -3"),
         (lambda vv: np.full_like(vv, np.nan), {}, "none of 0 chips holds a landslide"),
         (lambda vv: np.full(vv.shape, "a"), {}, "c.zarr: vv is <U"),
@@ -197,7 +226,7 @@ def test_cubes_that_cannot_be_cut(tmp_path, change, store, says):
     cube = write_cube(tmp_path / "c.zarr", change(vv) if change else vv, vh, landslides, **store)
     with pytest.raises(DataError, match=says):
         convert(cube, tmp_path / "out")
-    assert not list(tmp_path.glob("out*"))
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_settings_that_mean_nothing():

@@ -32,8 +32,15 @@ def test_too_few_are_told_with_their_dates():
 
 
 def test_two_passes_of_a_day_are_not_chosen_between():
-    with pytest.raises(DataError, match="chip 7 has two passes of 2018-09-13"):
+    """Where one of them would be taken: others, and the day of the event, are nobody's business."""
+    with pytest.raises(
+        DataError, match="chip 7 has two passes of 2018-09-13, .*--orbit a or --orbit d .*keep one of them"
+    ):
         choose_passes([*DAYS, date(2018, 9, 13)], Event(EVENT), "chip 7")
+    twice = [*DAYS, date(2018, 9, 25), date(2018, 8, 24), EVENT, date(2014, 1, 1), date(2014, 1, 1)]
+    assert choose_passes(twice, Event(EVENT), "chip 7") == choose_passes(DAYS, Event(EVENT), "chip 7")
+    with pytest.raises(DataError, match="two passes of 2018-08-24"):
+        choose_passes(twice, Event(EVENT, 2), "chip 7")
 
 
 def test_dates():
