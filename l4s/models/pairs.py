@@ -35,11 +35,16 @@ class Embedding(nn.Module):
 
 
 class Pooled(nn.Module):
-    """Joined embeddings to one logit a patch: a convolution to one channel, then its mean or that of its highest values."""
+    """Joined embeddings to one logit a patch: a convolution to one channel, then its mean or that of its highest values.
+
+    The mean is that of the released code, whose activation leaves next to nothing of what is below 0; the highest values
+    are taken as they are.
+    """
 
     def __init__(self, channels: int, kernel: int, top: bool) -> None:
         super().__init__()
-        self.map = nn.Sequential(nn.Conv2d(channels, 1, kernel), nn.BatchNorm2d(1), nn.LeakyReLU(inplace=True))
+        layers = [nn.Conv2d(channels, 1, kernel), nn.BatchNorm2d(1)]
+        self.map = nn.Sequential(*layers, *([] if top else [nn.LeakyReLU(inplace=True)]))
         self.top = top
 
     def forward(self, joined: Tensor) -> Tensor:

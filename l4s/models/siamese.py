@@ -17,6 +17,8 @@ HEADS = ("fc", "mean", "topk")
 JOINS = ("concat", "symmetric")
 PAIR = ("pre", "post")
 CNN = "cnn"
+DECODER = (256, 128, 64, 32, 16)
+HIDDEN, DROPOUT = 8, 0.8
 
 
 def siamese(
@@ -24,13 +26,13 @@ def siamese(
     *,
     size: int,
     encoder: str = "resnet34",
-    decoder: Sequence[int] = (256, 128, 64, 32, 16),
+    decoder: Sequence[int] = DECODER,
     embedding: int = 32,
     join: str = "concat",
     head: str = "fc",
     kernel: int = 8,
-    hidden: int = 8,
-    dropout: float = 0.8,
+    hidden: int = HIDDEN,
+    dropout: float = DROPOUT,
 ) -> nn.Module:
     """Build the siamese network: a U-Net for both images, their embeddings joined, one logit a patch.
 
@@ -45,13 +47,15 @@ def siamese(
         embedding: channels for each image. The paper says 64 x 128 x 128; of the released code it is 32 for each image.
         join: "concat", or "symmetric": before, after, their difference and its absolute value.
         head: "fc", a convolution to one channel and two fully connected layers (paper); "mean", the mean of the map
-            after that convolution (released code, whose layers are never called); "topk", the mean of its highest 1 %.
+            after that convolution (released code, whose layers are never called), for loss "batch_softmax" only: its
+            activation leaves logits near 0 at least, which binary cross entropy cannot live with; "topk", the mean of
+            the convolution's highest 1 %.
         kernel: side of the head's convolution.
         hidden: width between the fully connected layers.
         dropout: between them.
 
     Raises:
-        RecipeError: band groups that are missing or differ, or an option that does not exist.
+        RecipeError: band groups that are missing or differ, an option that does not exist, or one without effect.
     """
     from l4s.models.pairs import Connected, Pooled, Siamese
 
@@ -59,10 +63,17 @@ def siamese(
     for what, value, known in (("head", head, HEADS), ("join", join, JOINS)):
         if value not in known:
             raise RecipeError(f"model.{what} = {value!r}{did_you_mean(value, known)}")
+    for what, number in (("embedding", embedding), ("kernel", kernel), ("hidden", hidden)):
+        if number < 1:
+            raise RecipeError(f"model.{what} = {number} must be positive")
     if not 0 <= dropout < 1:
         raise RecipeError(f"model.dropout = {dropout} is no share in [0, 1)")
-    if head == "fc" and size < kernel:
+    if size < kernel:
         raise RecipeError(f"model.kernel = {kernel} is larger than the images, model.size = {size}")
+    if head != "fc" and (hidden, dropout) != (HIDDEN, DROPOUT):
+        raise RecipeError(f"model.hidden and model.dropout have no effect with head {head!r}: leave them out")
+    if encoder == CNN and tuple(decoder) != DECODER:
+        raise RecipeError(f"model.decoder has no effect with encoder {CNN!r}: leave it out")
     network = _network(encoder, decoder, len(places[0]), embedding)
     joined = joined_channels(embedding=embedding, join=join)
     connected = head == "fc"
