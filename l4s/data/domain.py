@@ -156,7 +156,10 @@ def split(name: str, patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.n
         places = np.array([f"{patch.region}/{patch.background}" for patch in patches])
         ranges = config.ranges if config.by == "ids" else _last_blocks(number, places, config.share or 0.0)
         held = _within(number, ranges, 0)
-        near = _within(number, ranges, config.gap)
+        for block in ranges:
+            inside, around = _within(number, [block], 0), _within(number, [block], config.gap)
+            elsewhere = inside.any() & ~np.isin(places, places[inside])  # the next number there is no neighbour
+            near = near | around & ~elsewhere
     if config.by != "none" and not held.any():
         raise DataError(
             f"domain {name}: holdout by {config.by!r} holds out none of {len(patches)} patches, ids "

@@ -19,6 +19,7 @@ SPLITS = {name: split for folders in FOLDERS.values() for split, names in folder
 """Every name of a split -> `train`, `validation` or `test`."""
 
 TOLERATED = ("Thumbs.db", "desktop.ini", "__MACOSX")
+SIDECARS = (".aux.xml", ".ovr", ".pgw", ".tfw", ".wld", ".prj")  # what GIS programs lay beside a picture
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def natural(text: str) -> tuple[list[str | int], str]:
 
 
 def tolerated(path: Path) -> bool:
-    """Is this a file or folder that systems leave behind, and no part of the data?"""
-    return path.name.startswith(".") or path.name in TOLERATED
+    """Is this a file or folder that systems or GIS programs leave behind, and no part of the data?"""
+    return path.name.startswith(".") or path.name in TOLERATED or path.name.endswith(SIDECARS)
 
 
 def only_folder(parent: Path, names: Sequence[str]) -> Path | None:

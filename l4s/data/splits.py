@@ -93,7 +93,7 @@ def write_splits(folder: Path, splits: Mapping[str, Sequence[str]]) -> Path:
     """
     texts = {folder / FOLDER / f"{split}.txt": "".join(f"{name}\n" for name in splits[split]) for split in SPLITS}
     for path, text in texts.items():
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
+        if path.is_file() and path.read_bytes().replace(b"\r\n", b"\n") != text.encode():
             raise DataError(f"{path} lists other patches: keep it, or remove the folder {path.parent} to draw again")
     for path, text in texts.items():
         write_atomic(path, text.encode())

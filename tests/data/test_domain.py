@@ -53,6 +53,12 @@ def test_a_block_is_the_last_share_of_each_region():
     assert heldout == [9, 10, 53] and train == [1, 2, 3, 4, 5, 6, 50]
 
 
+def test_a_gap_ends_where_its_region_does():
+    numbers, regions = [1, 2, 3, 4, 5, 6], ["a", "a", "a", "b", "b", "b"]
+    assert cut(numbers, regions, by="ids", ranges=((3, 3),), gap=2) == ([4, 5, 6], [3])
+    assert cut(numbers, regions, by="ids", ranges=((3, 4),), gap=1) == ([1, 6], [3, 4])
+
+
 def test_a_block_of_bijie_holds_patches_of_both_classes(tmp_path):
     patches = find_patches(write_bijie(tmp_path, 10, 5), ".", layout="bijie")
     train, heldout = split("home", patches, HoldOut(by="block", share=0.2))

@@ -70,6 +70,8 @@ def test_what_systems_leave_behind_is_left_alone(tmp_path):
     for name in ("image/.hidden.png", "mask/Thumbs.db", "dem/desktop.ini"):
         (tmp_path / "landslide" / name).write_bytes(b"")
     (tmp_path / "landslide" / "image" / "__MACOSX").mkdir()
+    for name in ("p1.png.aux.xml", "p1.pgw", "p1.png.ovr"):  # and what GIS programs do
+        (tmp_path / "landslide" / "image" / name).write_bytes(b"")
     assert len(find_patches(tmp_path, ".", layout="bijie")) == 12
 
 

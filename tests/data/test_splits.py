@@ -52,6 +52,18 @@ def test_what_is_saved_is_read_and_not_overwritten(tmp_path):
     assert {path: path.read_bytes() for path in place.iterdir()} == before
 
 
+@pytest.mark.parametrize("changed", [lambda text: text.replace(b"\n", b"\r\n"), lambda text: b"\xe9t\xe9\n" + text])
+def test_lists_of_another_program(tmp_path, changed):
+    drawn = draw_splits([IDS], seed=0)
+    path = write_splits(tmp_path, drawn) / "train.txt"
+    path.write_bytes(changed(path.read_bytes()))
+    if b"\r" in path.read_bytes():
+        write_splits(tmp_path, drawn)
+        return
+    with pytest.raises(DataError, match="train.txt lists other patches"):
+        write_splits(tmp_path, drawn)
+
+
 def test_one_list_alone_is_an_error(tmp_path):
     write_splits(tmp_path, draw_splits([IDS], seed=0))
     (tmp_path / "splits" / "test.txt").unlink()
