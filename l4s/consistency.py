@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from l4s.data.sampler import share_rows
@@ -42,7 +43,7 @@ def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
         *_ensemble(recipe, members),
         *_submit(recipe),
         *_tasks(recipe, members),
-        *_features(members),
+        *_features(recipe, members),
     ):
         raise RecipeError(f"{where}: {problem}")
     for member in members:
@@ -65,6 +66,9 @@ def _names(recipe: Recipe) -> Iterator[str]:
     if "source" in modes and len(shared) > 1:
         yield "normalise = 'source' pools the sources' statistics, but their share_stats differ"
     yield from _parts(recipe)
+    seeds = {domain.split_seed for domain in recipe.domain.values() if domain.layout == "bijie"}
+    if len(seeds) > 1:
+        yield f"split_seed is {' and '.join(map(str, sorted(seeds)))}: one seed draws all splits, two draw some that overlap"
     yield from _unread_statistics(recipe)
     if taken := [name for name in recipe.member if RESERVED.fullmatch(name)]:
         yield f"member {taken[0]!r} has the name of a folder that a round needs for itself: choose another"
@@ -83,7 +87,7 @@ def _unread_statistics(recipe: Recipe) -> Iterator[str]:
 
 def _parts(recipe: Recipe) -> Iterator[str]:
     """Parts of one split are dealt out once: dealt out in two ways, they overlap."""
-    dealt: dict[tuple[str, str], tuple[str, list[object]]] = {}
+    dealt: dict[PurePosixPath, tuple[str, list[object]]] = {}
     for name, domain in recipe.domain.items():
         if domain.parts is None:
             continue
@@ -91,7 +95,7 @@ def _parts(recipe: Recipe) -> Iterator[str]:
         parts = domain.parts
         way: list[object] = [list(parts.shares.items()), parts.by, parts.seed, parts.gap]
         way += [domain.positive, domain.ignore, domain.positives_only, domain.split_seed]
-        other, first = dealt.setdefault((domain.split, domain.layout), (name, way))
+        other, first = dealt.setdefault(PurePosixPath(domain.split), (name, way))
         if way != first:
             yield (
                 f"domains {other} and {name} deal out split {domain.split!r} in two ways, and their parts would overlap: give "
@@ -136,6 +140,9 @@ def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
             init = (member.init or "").removeprefix("member:")
             if not continues and init != (member.init or "") and init not in trained:
                 yield f"member {name!r} starts from {init!r}, which round {number} does not train"
+            features = (member.features or "").removeprefix("member:")
+            if features and features not in trained:
+                yield f"member {name!r} has features of {features!r}, which round {number} does not train"
         before = set(trained)
 
 
@@ -193,7 +200,7 @@ def _tasks(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
         yield "[submit] packs masks, which members with task = 'segment' alone predict: leave it out"
 
 
-def _features(members: Sequence[Member]) -> Iterator[str]:
+def _features(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
     """Embeddings come from a siamese network of the recipe, and go into a network that has room for them."""
     named = {f"member:{member.name}": member for member in members}
     for member in members:
@@ -211,6 +218,11 @@ def _features(members: Sequence[Member]) -> Iterator[str]:
                 f"member {member.name!r} has room for {room} channels of embeddings and {first.name!r} gives {given}: it "
                 f"needs model {JOINS_EMBEDDINGS!r} with embedding = {given}"
             )
+        # embeddings lie beside the pixels of the cache, and are computed with the statistics of training
+        elif first.config.train.scale.factor != 1:
+            yield f"member {member.name!r} has features of {first.name!r}, which sees scaled images: scale.factor must be 1"
+        elif first.config.adabn or any(domain.adabn for domain in recipe.domain.values()):
+            yield f"member {member.name!r} has features of {first.name!r}, which are not adapted: leave adabn out"
 
 
 def _member(recipe: Recipe, member: Member) -> Iterator[str]:

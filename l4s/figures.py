@@ -17,7 +17,7 @@ from l4s.load import Member
 from l4s.member import adapt_member, adapts, trained_member
 from l4s.models.norm import domain_rows
 from l4s.plan import one_cell
-from l4s.plots import displayed, draw_tiles, own_size, painted, truth_picture
+from l4s.plots import FEATURE, displayed, draw_tiles, judged, own_size, truth_picture
 from l4s.promote import demote, promoted
 from l4s.report import reopen, shown_patches
 from l4s.rundir import command
@@ -60,7 +60,7 @@ def draw_comparison(root: Path, data: Path, names: Sequence[str], cache: Path | 
     """Image, truth, and the masks of several members side by side, of patches of each domain (Figure 3).
 
     Returns:
-        The files, `pictures/members-<domain>.png` in the run.
+        The files, `pictures/members-<member>-<member>-<domain>.png` in the run.
 
     Raises:
         RunError: there is no run, or no such member, or one has not predicted yet.
@@ -69,7 +69,7 @@ def draw_comparison(root: Path, data: Path, names: Sequence[str], cache: Path | 
     members = [_member(x, name) for name in names]
     if not x.predicted(*members):
         raise RunError(f"members {', '.join(names)} predict no domain together: nothing of theirs can be compared")
-    return [_draw(x, domain, members, f"members-{domain.name}") for domain in x.predicted(*members)]
+    return [_draw(x, domain, members, "-".join(("members", *names, domain.name))) for domain in x.predicted(*members)]
 
 
 def _draw(
@@ -90,8 +90,11 @@ def _draw(
     if any(mask is not None for mask in truths):
         columns["truth"] = [truth_picture(mask) for mask in truths]
     for member, probs in files.items():
-        cut = [painted(probs.patch(p), mask, threshold_of(probs)) for p, mask in zip(places, truths, strict=True)]
-        columns[member if len(files) > 1 else "prediction"] = cut
+        head = f"member {member}" if member in columns else member
+        columns[head if len(files) > 1 else "prediction"] = [
+            judged(np.broadcast_to(probs.patch(place), image.shape[:2]), probs, mask, threshold_of(probs))
+            for place, image, mask in zip(places, columns["image"], truths, strict=True)
+        ]
     columns |= extra(domain, rows)
     labels = [first.ids[place] for place in places]
     if notes and len(files) == 1:
@@ -104,14 +107,18 @@ def _attention(
     x: Experiment, models: Sequence["nn.Module"], member: Member, domain: Domain, rows: list[int]
 ) -> Columns:
     maps, features = _looked_at(x, models, member, domain, rows)
-    chosen = int(features.std(axis=(0, 2, 3)).argmax())
-    low, high = features[:, chosen].min(), features[:, chosen].max()
-    scaled = (features[:, chosen] - low) / max(high - low, 1e-6)
     own = [_own(each, domain, row) for each, row in zip(maps, rows, strict=True)]
+    # each feature without padding, which is no part of a picture
+    seen = [
+        [_own(each, domain, row) for each, row in zip(feature, rows, strict=True)]
+        for feature in features.swapaxes(0, 1)
+    ]
+    chosen = int(np.argmax([np.concatenate([tile.ravel() for tile in tiles]).std() for tiles in seen]))
+    low, high = min(map(np.min, seen[chosen])), max(map(np.max, seen[chosen]))
     images = _images(domain, rows)
     return {
         "attention": [_overlay(image, each) for image, each in zip(images, own, strict=True)],
-        f"feature {chosen}": [_own(each, domain, row) for each, row in zip(scaled, rows, strict=True)],
+        f"{FEATURE} {chosen}": [(tile - low) / max(high - low, 1e-6) for tile in seen[chosen]],
     }
 
 

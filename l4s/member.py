@@ -1,6 +1,7 @@
 """One member's network: built, its BatchNorm kept by domain where the recipe says so, filled with weights, adapted."""
 
 import copy
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from l4s import log
+from l4s.data.bands import Bands
 from l4s.engine import Engine
 from l4s.errors import RecipeError
 from l4s.load import Member
@@ -71,6 +74,7 @@ def initial_member(recipe: Recipe, member: Member, number: int, start: Sequence[
     if not start:
         return build_member(recipe, member, domains, pretrained=True)
     (file,) = start
+    _check_bands(file, recipe.bands)
     stored = stored_domains(file)
     if member.config.norm == "batch" and stored != [TRAINED]:
         raise RecipeError(
@@ -82,6 +86,31 @@ def initial_member(recipe: Recipe, member: Member, number: int, start: Sequence[
     if member.config.norm == "domain":
         set_domains(_by_domain(built), domains)
     return built
+
+
+def _check_bands(file: Path, bands: Bands) -> None:
+    """Weights know channels by their places alone: what a run trained says beside them which bands those were.
+
+    Raises:
+        RecipeError: the same bands stand in another order, or are made in another way.
+    """
+    config = file.parent / "config.json"
+    stored = read_json(config).get("bands") if config.is_file() else None
+    if not isinstance(stored, dict) or "file" not in stored:  # the configuration of another program
+        return
+    was = Bands.model_validate_json(json.dumps(stored))
+    same_groups = not was.groups or not bands.groups or was.groups == bands.groups
+    if _channels(was) == _channels(bands) and same_groups:
+        return
+    told = f"{file} was trained on the bands {', '.join(was.names)}, and channels are taken by their place"
+    if sorted(was.names) == sorted(bands.names):
+        raise RecipeError(f"{told}: take the [bands] of {config}, with use, make and groups in its order")
+    log.warn(f"{told}: are they those of this recipe, {', '.join(bands.names)}?")
+
+
+def _channels(bands: Bands) -> object:
+    """What a network's channels are: their names, and how they are made."""
+    return bands.names, [bands.make.get(name) for name in bands.names]
 
 
 def trained_member(

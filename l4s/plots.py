@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STRETCH = (2.0, 98.0)  # percentiles of a band shown as black and white
+FEATURE = "feature"  # how the head of a column of values in [0, 1] begins
 HIT, FALSE, MISSED, IGNORED, BACKGROUND = (
     (255, 255, 255),
     (230, 97, 1),
@@ -59,7 +60,7 @@ def draw_patches(
         "truth": [truth_picture(mask) for mask in truths],
         probs.kind: values,
         f"prediction ({threshold:.3g})": [
-            painted(value, _known(mask, probs), threshold) for value, mask in zip(values, truths, strict=True)
+            judged(value, probs, mask, threshold) for value, mask in zip(values, truths, strict=True)
         ],
     }
     labelled = any(mask is not None for mask in truths)
@@ -175,8 +176,10 @@ def displayed(images: np.ndarray, rgb: Sequence[int]) -> tuple[np.ndarray, int |
         The images, and the band shown in grey where `rgb` is empty (the first); None for colours.
     """
     chosen = images[:, list(rgb) or [0, 0, 0]]
-    low, high = np.percentile(chosen, STRETCH, axis=(0, 2, 3), keepdims=True)
-    stretched = np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1)
+    known = [band[np.isfinite(band)] for band in np.moveaxis(chosen, 1, 0)]
+    bounds = [np.percentile(values, STRETCH) if values.size else np.array([0.0, 1.0]) for values in known]
+    low, high = np.array(bounds).T[:, None, :, None, None]
+    stretched = np.nan_to_num(np.clip((chosen - low) / np.maximum(high - low, 1e-6), 0, 1))  # what is missing is black
     return np.moveaxis(stretched, 1, -1).astype(np.float32), None if rgb else 0
 
 
@@ -198,6 +201,13 @@ def painted(values: np.ndarray, mask: np.ndarray | None, threshold: float) -> np
     return _painted(found.shape, colours | {IGNORED: mask == 255})
 
 
+def judged(values: np.ndarray, probs: ProbFile, mask: np.ndarray | None, threshold: float) -> np.ndarray:
+    """`painted` of values (H, W) from a file: where these are one for each patch, against its label on all of its pixels."""
+    if mask is not None and not probs.shapes[0]:
+        mask = np.broadcast_to(patch_label(mask, float(probs.extra.get("positive_share", 0.0))), mask.shape)
+    return painted(values, mask, threshold)
+
+
 def truth_picture(mask: np.ndarray | None) -> np.ndarray:
     """A mask in colours, (H, W, 3) uint8; one grey pixel where it is not known."""
     if mask is None:
@@ -212,18 +222,13 @@ def _painted(shape: tuple[int, ...], colours: dict[tuple[int, int, int], np.ndar
     return picture
 
 
-def _known(mask: np.ndarray | None, probs: ProbFile) -> np.ndarray | None:
-    """The truth that a prediction is held against: a mask, or a patch's label on all of its pixels."""
-    if mask is None or probs.shapes[0]:
-        return mask
-    return np.broadcast_to(patch_label(mask, float(probs.extra.get("positive_share", 0.0))), mask.shape)
-
-
 def _look(head: str, tiles: Sequence[np.ndarray]) -> dict[str, Any]:
     """Colours of values; those of scores, which are only ordered, from the lowest shown to the highest."""
     if head == "score":
         return {"cmap": "magma", "vmin": min(map(np.min, tiles)), "vmax": max(map(np.max, tiles))}
-    return {"cmap": "magma", "vmin": 0.0, "vmax": 1.0} if head == "probability" else {}
+    if head == "probability":
+        return {"cmap": "magma", "vmin": 0.0, "vmax": 1.0}
+    return {"vmin": 0.0, "vmax": 1.0} if head.startswith(FEATURE) else {}
 
 
 def _grid(lines: int, columns: int) -> "tuple[Figure, list[list[Axes]]]":

@@ -343,7 +343,9 @@ class Train(Section):
     scale: Scale = Scale()
     augment: Augment = Augment()
     mixup: Mixup | None = None
-    freeze: int = Field(default=0, ge=0)  # steps in which the encoder's weights stay as they are; its BatchNorm goes on
+    # Steps in which the encoder's weights stay as they are, all of them, with weights of old or without; its BatchNorm
+    # goes on.
+    freeze: int = Field(default=0, ge=0)
     evaluate_every: int | None = Field(default=None, ge=1)  # steps between scores on the held-out source
     keep: int = Field(default=0, ge=0)  # 0: the last weights; k: the k best evaluations, averaged when predicting
     keep_by: Judge = "f1"  # which of the scores on the held-out source says what is best

@@ -17,9 +17,10 @@ from l4s.environment import environment
 from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, open_experiment
 from l4s.load import expand, find_recipe, load_cells, resolved
+from l4s.models import build_model
 from l4s.optim import build_optimizer, factor
 from l4s.plan import Plan
-from l4s.recipe import Recipe
+from l4s.recipe import Recipe, fingerprint
 from l4s.rundir import RunDir
 from l4s.tasks import build_task
 
@@ -48,6 +49,7 @@ def open_session(
         L4SError: anything that is wrong with the recipe is said before data are read.
     """
     root, plans = preview(recipe, overrides, run)
+    check_networks([plan for plan in plans if not plan.run.config.is_file()])
     engine = _engine(root, machine)
     for plan in plans:
         opened = open_run(plan.recipe, engine, data, plan.run, machine, find_recipe(recipe))
@@ -86,6 +88,27 @@ def check_parts(recipe: Recipe) -> None:
             factor(schedule.name, 0, train.steps, schedule.warmup, **schedule.options)
         except RecipeError as error:
             raise RecipeError(f"recipe {recipe.name}: member.{member.base}: {error}") from error
+
+
+def check_networks(plans: Sequence[Plan]) -> None:
+    """Build each network once, without weights of others: a second stage that cannot be built is known before the first trains.
+
+    Raises:
+        RecipeError: a network cannot be built with these bands, this size and these options.
+    """
+    built = set()
+    for plan in plans:
+        for member in plan.members:
+            model, bands = member.config.model, plan.recipe.bands
+            options = model.options | ({"weights": "none"} if "weights" in model.options else {})
+            key = fingerprint([model.name, model.size, options, bands.model_dump(mode="json")])
+            if key in built:
+                continue
+            built.add(key)
+            try:
+                build_model(model.name, bands, size=model.size, seed=0, options=options)
+            except RecipeError as error:
+                raise RecipeError(f"recipe {plan.recipe.name}: member.{member.base}: {error}") from error
 
 
 def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: Machine, source: Path) -> Experiment:

@@ -1,5 +1,7 @@
 """Pictures of what members attend to, and of several side by side."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from data_factory import write_data, write_recipe
@@ -11,6 +13,7 @@ from l4s.data.probs import open_probs
 from l4s.experiment import weights
 from l4s.member import trained_member
 from l4s.pipeline import run_recipe
+from l4s.plots import FEATURE, draw_tiles
 from l4s.promote import demote
 from l4s.session import Machine, open_session
 
@@ -99,11 +102,28 @@ def test_what_is_drawn_is_the_pass_that_predicts(place, tmp_path):
         np.testing.assert_allclose(drawn, probs, atol=1e-3)
 
 
+def test_a_feature_is_drawn_on_one_scale(monkeypatch):
+    shown = []
+    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda axes, tile, **look: shown.append((tile.max(), look)))
+    draw_tiles(Path("nowhere.png"), {f"{FEATURE} 3": [np.zeros((2, 2)), np.full((2, 2), 0.5)]}, ["a", "b"])
+    assert [(top, look["vmin"], look["vmax"]) for top, look in shown] == [(0, 0, 1), (0.5, 0, 1)]
+
+
+def test_answers_for_whole_patches_are_drawn_too(place, tmp_path):
+    recipe = write_recipe(tmp_path / "seen.toml", text=RECIPE)
+    sets = ["member.fused.model={name='patch_classifier',size=16,encoder='resnet18'}", "member.fused.task='classify'"]
+    machine = Machine("cpu", "fp32", cache=place / "cache")
+    for x in open_session(str(recipe), sets, place / "data", tmp_path / "run", machine):
+        run_recipe(x)
+    for path in figures.draw_comparison(tmp_path / "run", place / "data", ["fused"], place / "cache"):
+        assert path.stat().st_size > 1000
+
+
 def test_members_side_by_side(place):
     result = report(place, "--compare", "fused,plain")
     assert result.exit_code == 0, result.output
     for name in ("home", "away"):
-        path = place / "run" / "pictures" / f"members-{name}.png"
+        path = place / "run" / "pictures" / f"members-fused-plain-{name}.png"
         assert str(path) in result.stdout and path.read_bytes()[:4] == b"\x89PNG"
 
 

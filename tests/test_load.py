@@ -448,6 +448,18 @@ DEALT = (
             "domains x and y deal out split 'validation' in two ways",
         ),
         ([*DEALT, "shares = { b = 0.5, a = 0.5 }"], "give both the same shares in the same order"),
+        (
+            [
+                *(line.replace("'validation'", "'./validation'") for line in DEALT[:3]),
+                *DEALT[3:],
+                "shares = { b = 0.5, a = 0.5 }",
+            ],
+            "domains x and y deal out split",
+        ),
+        (
+            [*X, "layout = 'bijie'", "split_seed = 1", "[domain.y]", "role = 'eval'", "layout = 'bijie'"],
+            "split_seed is 0 and 1: one seed draws all splits",
+        ),
     ],
 )
 def test_tables_that_contradict_each_other(tmp_path, lines, message):

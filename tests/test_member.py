@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from l4s.apply import Use, predict_images
+from l4s.data.bands import Bands
 from l4s.data.probs import open_probs
 from l4s.errors import RecipeError
 from l4s.experiment import Experiment
@@ -205,6 +206,23 @@ def test_weights_by_domain_start_only_a_member_that_keeps_them(place, tmp_path, 
         assert layer.domains == ["home", "away"]
     first = model.state_dict()["encoder.0.1.running_mean"]
     assert torch.equal(first[0], state["encoder.0.1.running_mean"]) and torch.equal(first[1], first[0])
+
+
+def test_weights_are_for_bands_in_their_order(place, tmp_path, capsys):
+    x = opened(place, tmp_path / "run", "rounds=0")
+    train_round(x, 0, ["a"])
+    start, member = x.run.member(0, "a") / "weights.safetensors", find(x, "a")
+    initial_member(x.recipe, member, 0, [start])
+    assert "channels are taken by their place" not in capsys.readouterr().err
+    names = x.recipe.bands.names
+    turned = x.recipe.model_copy(update={"bands": x.recipe.bands.model_copy(update={"use": names[::-1]})})
+    with pytest.raises(RecipeError, match=f"was trained on the bands {', '.join(names)}, and channels are taken by"):
+        initial_member(turned, member, 0, [start])
+    other = Bands(file=tuple(f"x{k}" for k in range(len(names))), rgb=("x0", "x1", "x2"))
+    initial_member(x.recipe.model_copy(update={"bands": other}), member, 0, [start])
+    assert "are they those of this recipe, x0, x1" in capsys.readouterr().err
+    (start.parent / "config.json").write_text('{"model_type": "of another program"}')
+    initial_member(turned, member, 0, [start])
 
 
 def test_a_network_without_batchnorm_is_refused(place, tmp_path, monkeypatch):

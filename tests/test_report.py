@@ -396,6 +396,18 @@ def test_bands_are_stretched_alike_in_all_pictures():
     np.testing.assert_array_equal(first[..., 0], first[..., 2])
 
 
+def test_what_is_missing_is_shown_black_and_stretches_nothing():
+    images = np.random.default_rng(0).normal(size=(2, 3, 9, 9)).astype(np.float32)
+    whole, _ = displayed(images, (0, 1, 2))
+    holed = images.copy()
+    holed[0, :, 0, 0] = np.nan
+    holed[:, 2] = np.nan
+    shown, _ = displayed(holed, (0, 1, 2))
+    assert (
+        not shown[0, 0, 0].any() and not shown[..., 2].any() and np.abs(shown[..., :2] - whole[..., :2])[1].max() < 0.1
+    )
+
+
 def test_no_score_where_there_is_nothing_to_find(rows):
     row = find(rows, name="n", domain="home") | {"true_share": 0.0, "f1": 0.0}
     text = markdown("x", {}, [row], [])

@@ -234,11 +234,13 @@ def _foreseen(recipe: str, sets: list[str], run: Path | None) -> None:
     import time
 
     from l4s.cli.status import show_rounds
-    from l4s.session import preview
+    from l4s.session import check_networks, preview
     from l4s.status import cell_status
 
     left = []
-    for plan in preview(recipe, sets, run)[1]:
+    plans = preview(recipe, sets, run)[1]
+    check_networks(plans)
+    for plan in plans:
         rounds = cell_status(plan, time.time())["rounds"]
         show_rounds(plan.run.root, rounds)
         left += [step for each in rounds for step in each["members"] if step["state"] != "done"]
