@@ -33,8 +33,9 @@ class Use:
 
     `round` and `group` choose the ensemble (the last finished round). `normalise` is by default what each member was
     trained with; `separated` takes the statistics of the new images, `source` those of the run's source patches. `tta`
-    is by default that of the run's ensembles. `like` is the domain of the run whose order of bands, fit and mask values
-    the new images have, by default the source that the ensemble was trained on.
+    is by default that of the run's ensembles. `like` is a domain of the run: the new images have its order of bands, fit and
+    mask values, and its normalisation, AdaBN and BatchNorm statistics; by default they are read like the source that the
+    ensemble was trained on, and the rest is as the members say.
     """
 
     round: int | None = None
@@ -65,20 +66,23 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
     tta = known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))
     number = finished_round(plan, use.round, use.group)
     members = plan.groups(number)[find_group(plan, number, use.group)]
-    domain = open_images(plan, like_whom(plan, members, use.like), images, use.split, machine)
-    affines = {member.name: affine_of(plan, domain, member, use.normalise) for member in members}
-    key = _key(plan, number, members, domain, affines, tta)
+    like = like_whom(plan, members, use.like)
+    domain = open_images(plan, like, images, use.split, machine, as_it=use.like is not None)
+    affines = {member.name: affine_of(plan, domain, member, use.normalise, use.like) for member in members}
+    # to the layers with statistics by domain, images like nothing are like a target that took no part in training
+    norms = {member.name: norm_row(plan.recipe, member, number, use.like or "") for member in members}
+    key = _key(plan, number, members, domain, affines, norms, tta)
     if out.exists():
         return _kept(out, key)
     engine = start_engine(machine.device, precision(plan, machine), machine.workers, machine.deterministic)
     log.info(f"round {number}, {len(members)} members, {len(domain)} patches, tta {tta}")
     parts = out.with_name(out.name + ".members")
-    views = {name: View(domain, domain.predicted, *pair) for name, pair in affines.items()}
+    views = {name: View(domain, domain.predicted, *pair, norms[name]) for name, pair in affines.items()}
     embedded: dict[str, np.ndarray] = {}
     for member in members:
         if first := plan.feature_member(member):
             if first.name not in embedded:
-                embedded[first.name] = _embeddings(engine, plan, number, first, domain, use.normalise, parts)
+                embedded[first.name] = _embeddings(engine, plan, number, first, domain, use, parts)
             views[member.name] = replace(views[member.name], embeddings=embedded[first.name])
     made = [_predict(engine, plan, number, member, views[member.name], parts, cast(Tta, tta)) for member in members]
     if engine.main:
@@ -96,7 +100,7 @@ def ensemble_runs(runs: Sequence[Path], out: Path, choice: Choice) -> ProbFile:
         choice: which ensemble of each run; left open, its last finished round, and the domain that is obvious.
 
     Raises:
-        RunError: a run has no such ensemble, or is named twice.
+        RunError: a run has no such ensemble, or is named twice, or `out` was made with something else.
         DataError: the ensembles do not belong together.
     """
     if again := [run for place, run in enumerate(runs) if run.resolve() in [r.resolve() for r in runs[:place]]]:
@@ -106,6 +110,8 @@ def ensemble_runs(runs: Sequence[Path], out: Path, choice: Choice) -> ProbFile:
         log.info(f"{run}: round {number}, {path.name}")
     inputs = [open_probs(path) for _, path in found]
     key = fingerprint({"step": "ensemble of runs", "inputs": [probs.fingerprint for probs in inputs]})
+    if out.exists():
+        return _kept(out, key)
     ensemble(inputs, out, fingerprint=key)
     return open_probs(out)
 
@@ -114,8 +120,6 @@ def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View
     log.info(f"round {number} {member.name}")
     task, batch = build_task(member.config), plan.recipe.predict.batch
     models = trained_member(plan.recipe, member, number, weights(plan.run.member(number, member.name)), engine)
-    # to the layers with statistics by domain, new images are like a target that did not take part in training
-    view = replace(view, norm=norm_row(plan.recipe, member, number, ""))
     if adapts(member, view.domain.config):
         models = adapt_member(engine, task, models, member, view, batch)
     out = folder / f"{member.name}.h5"
@@ -123,15 +127,15 @@ def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View
 
 
 def _embeddings(
-    engine: Engine, plan: Plan, number: int, first: Member, domain: Domain, normalise: str | None, folder: Path
+    engine: Engine, plan: Plan, number: int, first: Member, domain: Domain, use: Use, folder: Path
 ) -> np.ndarray:
     """What a member whose embeddings others read says of the new images; a file that lies there is of others."""
     path = folder / f"{first.name}.npy"
     if engine.main:
         files = weights(plan.run.member(number, first.name))[:1]
         (model,) = trained_member(plan.recipe, first, number, files, engine)
-        row = norm_row(plan.recipe, first, number, "")
-        view = View(domain, domain.predicted, *affine_of(plan, domain, first, normalise), row)
+        row = norm_row(plan.recipe, first, number, use.like or "")
+        view = View(domain, domain.predicted, *affine_of(plan, domain, first, use.normalise, use.like), row)
         embed(engine, model, view, path, plan.recipe.predict.batch)
     engine.wait()
     return open_embeddings(path)
@@ -143,6 +147,7 @@ def _key(
     members: Sequence[Member],
     domain: Domain,
     affines: dict[str, tuple[np.ndarray, np.ndarray]],
+    norms: dict[str, int],
     tta: str,
 ) -> str:
     """Fingerprint of the prediction: the trainings, the images, and how they are normalised."""
@@ -153,6 +158,7 @@ def _key(
             "trained": trainings(plan, number, members),
             "content": domain.cache.images_digest,
             "normalisation": numbers,
+            "norm": norms,
             "tta": tta,
             "adabn": {m.name: plan.recipe.predict.batch for m in members if adapts(m, domain.config)},
             "weights": plan.weights(members),

@@ -145,7 +145,7 @@ def rank(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 
 def standings(folder: Path) -> tuple[Standing, ...]:
-    """The whole board, ranked, compared with its best row, with what to mistrust.
+    """The whole board, ranked, compared with its best row, which has a score, with what to mistrust.
 
     Local scores at another threshold than the submission's are shown, and compared with nothing.
 
@@ -154,7 +154,7 @@ def standings(folder: Path) -> tuple[Standing, ...]:
     """
     rows = rank(read_board(folder))
     cards = {row.submission: _kept_card(folder, row) for row in rows}
-    best = cards[rows[0].submission] if rows else None
+    best = cards[rows[0].submission] if rows and rows[0].board_score is not None else None
     apart = {name: _cut_otherwise(name, card) for name, card in cards.items()}
     flags = divergences([replace(row, local={}) if apart[row.submission] else row for row in rows])
     return tuple(
@@ -184,11 +184,15 @@ def divergences(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
 
 def _cut_otherwise(name: str, card: SubmissionCard) -> tuple[str, ...]:
     """A sentence where the local scores are of another threshold than the masks: nothing can be compared with them."""
-    if "local_threshold" not in card.facts:
+    if "local_threshold" in card.facts:
+        local = card.facts["local_threshold"]
+        at = "thresholds of their own" if local is None else f"threshold {local}"
+        told = f"local scores are at {at} and the masks are cut at {card.threshold:g}"
+    elif "local_min_area" in card.facts:
+        told = f"local scores are of all areas and the masks leave out those below {card.min_area} pixels"
+    else:
         return ()
-    local = card.facts["local_threshold"]
-    at = "thresholds of their own" if local is None else f"threshold {local}"
-    return (f"{name}: local scores are at {at} and the masks are cut at {card.threshold:g}, so they are not compared",)
+    return (f"{name}: {told}, so they are not compared",)
 
 
 def _gap(row: Row) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PLAIN = re.compile(r"\w[\w.-]*")
 WITHOUT_LABELS = ("score",)  # tasks that learn nothing; "anomaly" has an option for it
 GIVES_EMBEDDINGS, JOINS_EMBEDDINGS = "siamese", "pair_cnn"
-RESERVED = re.compile(r"(ensemble|pseudo)(-.*)?")  # folders of a round that are no members
+OF_A_ROUND = re.compile(r"(ensemble|pseudo)(-.*)?")  # folders of a round that are no members
 
 
 def check_recipe(recipe: Recipe, members: Sequence[Member], where: str) -> None:
@@ -70,7 +70,7 @@ def _names(recipe: Recipe) -> Iterator[str]:
     if len(seeds) > 1:
         yield f"split_seed is {' and '.join(map(str, sorted(seeds)))}: one seed draws all splits, two draw some that overlap"
     yield from _unread_statistics(recipe)
-    if taken := [name for name in recipe.member if RESERVED.fullmatch(name)]:
+    if taken := [name for name in recipe.member if OF_A_ROUND.fullmatch(name)]:
         yield f"member {taken[0]!r} has the name of a folder that a round needs for itself: choose another"
 
 
@@ -137,6 +137,10 @@ def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
                 yield f"member {name!r} is not trained in round {number} (steps = 0), and has no init to start from"
             if 0 < steps.get(number, 0) <= member.config.train.freeze:
                 yield f"member {name!r} freezes its encoder for all {steps[number]} steps of round {number}: lower train.freeze"
+            if 0 < steps.get(number, 0) <= member.config.train.schedule.warmup:
+                yield (
+                    f"member {name!r} warms up for all {steps[number]} steps of round {number}: lower train.schedule.warmup"
+                )
             init = (member.init or "").removeprefix("member:")
             if not continues and init != (member.init or "") and init not in trained:
                 yield f"member {name!r} starts from {init!r}, which round {number} does not train"
@@ -153,10 +157,10 @@ def _ensemble(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
     weights = recipe.ensemble.weights
     if weights is None:
         return
-    names = [member.name for member in members]
+    names = {*recipe.member, *(member.name for member in members)}
     if unknown := [name for name in weights if name not in names]:
         yield f"ensemble.weights names {unknown[0]!r}{did_you_mean(unknown[0], names)}"
-    if missing := [name for name in names if weights.get(name, 0) <= 0]:
+    if missing := [member.name for member in members if weights.get(member.name, weights.get(member.base, 0)) <= 0]:
         yield f"ensemble.weights has no positive weight for {missing[0]!r}"
 
 

@@ -34,18 +34,21 @@ def pack_entry(
         if choice != Choice():
             raise DataError(f"{source} is one ProbFile: a domain, tta, round or group can be chosen of a run only")
         probs = open_probs(source)
-        return submit(probs, out, threshold=threshold_of(probs, threshold), min_area=min_area or 0, facts={})
+        at = threshold_of(probs, threshold)
+        log.info(f"{source} knows no [submit]: cut at {at:.3g}, areas of {min_area or 0} pixels and more")
+        return submit(probs, out, threshold=at, min_area=min_area or 0, facts={})
     plan = read_plan(one_cell(source))
     number, path = find_ensemble(plan, choice)
     probs, configured = open_probs(path), plan.recipe.submit
     if configured:
         threshold = configured.threshold if threshold is None else threshold
         min_area = configured.min_area if min_area is None else min_area
-    at = threshold_of(probs, threshold)
-    facts = submission_facts(plan, number, find_group(plan, number, choice.group), threshold=at, tta=choice.tta)
+    at, area = threshold_of(probs, threshold), min_area or 0
+    group = find_group(plan, number, choice.group)
+    facts = submission_facts(plan, number, group, threshold=at, min_area=area, tta=choice.tta)
     if number < plan.last_round() and choice.round is None:
         log.warn(f"round {number} is packed: the run has not reached its last round {plan.last_round()} yet")
-    return submit(probs, out, threshold=at, min_area=min_area or 0, facts=facts)
+    return submit(probs, out, threshold=at, min_area=area, facts=facts)
 
 
 def check_entry(zip_: Path, ids_from: Path | None, images: Path | None, shape: str | None) -> CheckReport:

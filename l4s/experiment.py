@@ -5,6 +5,7 @@ members or domains redoes nothing, and equal steps of other runs are taken over.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,24 +14,21 @@ from typing import Any
 import numpy as np
 
 from l4s import rundir
+from l4s.consistency import OF_A_ROUND
 from l4s.data.domain import Domain, affine
 from l4s.data.labels import READ_WHOLE
 from l4s.engine import Engine
 from l4s.errors import RecipeError, RunError
 from l4s.load import Member, expand
 from l4s.member import adapts, norm_row
-from l4s.plan import Plan
+from l4s.plan import AFTERWARDS, NOT_LEARNT, ROUND_KEYS, Plan
 from l4s.recipe import Normalise, Recipe, Round, TaskConfig, Tta, fingerprint
 from l4s.rundir import RunDir, read_json
 
+ROUND = re.compile("round-[0-9]+")
 FORMAT = 1  # raised when a step's meaning changes without a key of the recipe changing
-ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
 # of [member.x]: what training does not read, or reads only through what it is given
-UNREAD = {
-    *("source", "features", "predicts", "grid", "needs", "init"),
-    *("normalise", "patch_blend", "adabn", "ensemble"),
-}
-AFTERWARDS = {"smooth", "passes", "contamination"}  # options of tasks that training does not read
+UNREAD = {*NOT_LEARNT, "source", "features", "init", "normalise", "patch_blend"}
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,12 @@ class Experiment:
         if member.init.startswith("member:"):
             return weights(self.run.member(number, member.init.removeprefix("member:")))[:1]
         if member.init.startswith("run:"):
-            return weights(self.run.runs / member.init.removeprefix("run:"))[:1]
+            folder = self.run.runs / member.init.removeprefix("run:")
+            if not ROUND.fullmatch(folder.parent.name) or OF_A_ROUND.fullmatch(folder.name):
+                raise RecipeError(
+                    f"member.{member.base}.init = {member.init!r} is no member of a run: name one as run:NAME/round-0/MEMBER"
+                )
+            return weights(folder)[:1]
         path = Path(member.init)
         if not path.is_file():
             raise RunError(f"member.{member.base}.init: there is no file {path}")
@@ -241,8 +244,17 @@ def _refuse_other_settings(x: Experiment) -> None:
                 key = x.fit_key(member, number)
             except RunError:  # the weights that it starts from are to be made again
                 continue
-            rundir.is_done(folder, key)
-            rundir.refuse_other(folder, key)
+            try:
+                rundir.is_done(folder, key)
+                rundir.refuse_other(folder, key)
+            except RunError as error:
+                keys = x.plan.changed(member, number)
+                told = (
+                    f"it has other values of {', '.join(keys)}"
+                    if keys
+                    else "its data, labels or what it builds on changed"
+                )
+                raise RunError(f"{error} ({told})") from error
 
 
 def _refuse_patch_labels(member: Member, source: Sequence[Domain]) -> None:

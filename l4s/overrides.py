@@ -1,11 +1,11 @@
 """`--set key.key=value`: changes of single values of a recipe, each of which something must read."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from l4s import log
-from l4s.errors import RecipeError
+from l4s.errors import RecipeError, did_you_mean
 
 Table = dict[str, Any]
 DEFAULTS = ("train", "normalise", "norm", "adabn")
@@ -16,15 +16,29 @@ def override(table: Table, overrides: Sequence[str]) -> None:
     """Change a recipe, as read from TOML, in place.
 
     Raises:
-        RecipeError: an override is not of the form key.key=value, goes through a value, or would have no effect.
+        RecipeError: an override is not of the form key.key=value, goes through a value or into a member that is not there,
+            or would have no effect; or a value of the recipe has none.
     """
+    _check_grids(table)
+    there = set(_members(table))
     for each in overrides:
         key, equals, text = each.partition("=")
         if not equals or not key:
             raise RecipeError(f"--set {each!r} is not of the form key.key=value")
         assign(table, key.strip(), _value(text.strip()))
+    _check_named(table, there)
     for each in overrides:
         _check_read(table, each.partition("=")[0].strip())
+
+
+def _check_named(table: Table, there: Collection[str]) -> None:
+    """A member that was not there, and has no model now, is a misspelt name, or that of one of a grid."""
+    members = _members(table)
+    for name in members:
+        if name not in there and "model" not in members[name]:
+            grids = [base for base in there if name.startswith(f"{base}-") and _grid(members[base])]
+            told = f": it is of the grid of {grids[0]!r}" if grids else did_you_mean(name, there)
+            raise RecipeError(f"--set: there is no member {name!r}{told}")
 
 
 def _check_read(table: Table, key: str) -> None:
@@ -32,15 +46,47 @@ def _check_read(table: Table, key: str) -> None:
     axes = table.get("sweep", {})
     if key in axes or any(cells and all(key in cell for cell in cells.values()) for cells in _named_cells(axes)):
         raise RecipeError(f"--set {key} has no effect: every cell of [sweep] sets it; --set 'sweep={{}}' drops them")
-    members = table.get("member")
-    if key == "train" or key.partition(".")[0] not in DEFAULTS or not isinstance(members, dict):
+    members = _members(table)
+    kind, _, rest = key.partition(".")
+    name, _, inside = rest.partition(".")
+    if kind == "member" and inside in _grid(members.get(name, {})):
+        raise RecipeError(f"--set {key} has no effect: the grid lists its values; {_change(name, '.grid')} changes it")
+    if key == "train" or kind not in DEFAULTS:
         return
-    own = [name for name, member in members.items() if _holds(member, key) or key in member.get("grid", {})]
-    told = f"{', '.join(own)} set {key} for themselves (--set member.{own[0]}.{key}=... changes one)" if own else ""
-    if own and len(own) == len(members):
+    listed = [name for name, member in members.items() if key in _grid(member)]
+    own = [*listed, *(name for name, member in members.items() if name not in listed and _holds(member, key))]
+    if not own:
+        return
+    change = _change(own[0], ".grid" if listed else f".{key}")
+    told = f"{', '.join(own)} set {key} for themselves ({change} changes one)"
+    if len(own) == len(members):
         raise RecipeError(f"--set {key} has no effect: {told}")
-    if own:
-        log.warn(f"--set {key} changes some members only: {told}")
+    log.warn(f"--set {key} changes some members only: {told}")
+
+
+def _check_grids(table: Table) -> None:
+    """A value is not read that a member has beside a grid of others, but for the name of a model, which it needs."""
+    for name, member in _members(table).items():
+        for key in _grid(member):
+            if key not in ("model", "model.name") and _holds(member, key):
+                raise RecipeError(
+                    f"member.{name} sets {key}, and its grid lists values of it, which win: leave one of them out"
+                )
+
+
+def _members(table: Table) -> dict[str, Table]:
+    """The members that are tables: what else stands in their place is refused later."""
+    members = table.get("member")
+    return {name: own for name, own in members.items() if isinstance(own, dict)} if isinstance(members, dict) else {}
+
+
+def _grid(member: Table) -> Table:
+    grid = member.get("grid")
+    return grid if isinstance(grid, dict) else {}
+
+
+def _change(name: str, key: str) -> str:
+    return f"--set 'member.{name}{key}=...'"
 
 
 def _named_cells(axes: object) -> list[Table]:

@@ -1,6 +1,6 @@
 """A run directory read back: its recipe, and which files each of its rounds should hold. Opens no data, imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,10 @@ from l4s.groups import by_group, group, predicted
 from l4s.load import Member, expand, parse_recipe
 from l4s.recipe import Recipe, Round, Tta
 from l4s.rundir import RunDir, command, read_json
+
+ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
+NOT_LEARNT = {"grid", "needs", "predicts", "ensemble", "adabn"}  # of [member.x]: what training has nothing to do with
+AFTERWARDS = {"smooth", "passes", "contamination"}  # options of tasks that training does not read
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,36 @@ class Plan:
         return by_group(self.recipe, self.members, members)
 
     def weights(self, members: Sequence[Member]) -> dict[str, float] | None:
-        """The weights of these members in their ensemble; None for a plain mean."""
+        """The weights of these members in their ensemble, of a grid each that of its table; None for a plain mean."""
         named = self.recipe.ensemble.weights
-        return None if named is None else {member.name: named[member.name] for member in members}
+        if named is None:
+            return None
+        return {member.name: named[member.name if member.name in named else member.base] for member in members}
+
+    def changed(self, member: Member, number: int) -> list[str]:
+        """Keys of a member that have other values in its folder, where its training was begun, than in the recipe."""
+        path = self.run.member(number, member.name) / "config.json"
+        if not path.is_file():
+            return []
+        was, now = read_json(path)["config"], member.config.model_dump(mode="json")
+        unread = {*NOT_LEARNT, *(f"task.{key}" for key in AFTERWARDS)}
+        unread |= {f"train.{key}" for key in ROUND_KEYS if not number}
+        return [key for key in differing(was, now) if key not in unread]
 
     def probs(self, folder: Path, *members: Member) -> dict[tuple[str, Tta], Path]:
         """The ProbFile that the folder of a member, or of an ensemble of several, should hold for each domain and view."""
         return {(d, tta): self.run.probs(folder, d, tta) for d in self.predicted(*members) for tta in self.tta(d)}
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Dotted keys that two tables, read from JSON, both have with different values."""
+    found = []
+    for key in one.keys() & other.keys():
+        if isinstance(one[key], Mapping) and isinstance(other[key], Mapping):
+            found += [f"{key}.{below}" for below in differing(one[key], other[key])]
+        elif one[key] != other[key]:
+            found.append(key)
+    return sorted(found)
 
 
 def with_steps(member: Member, steps: int) -> Member:
@@ -164,16 +191,17 @@ def find_group(plan: Plan, number: int, group: str | None) -> str:
 
 
 def submission_facts(
-    plan: Plan, number: int, group: str, *, threshold: float, tta: str | None = None
+    plan: Plan, number: int, group: str, *, threshold: float, min_area: int, tta: str | None = None
 ) -> dict[str, object]:
     """What the card of a submission says of the ensemble it was cut from.
 
     Local scores are F1 on the held-out source, by domain, as far as `table.json` has them, under the test-time
     augmentation that is submitted, or the only one there is. `local_threshold` is there where the submission is cut at
-    another threshold than they are: theirs, or None where they have several.
+    another threshold than they are: theirs, or None where they have several; `local_min_area` where it leaves out small
+    areas, which they do not.
 
     Args:
-        threshold: of the submission.
+        threshold: of the submission, and its `min_area`.
         tta: of the submission; None for what the recipe ensembles.
     """
     members = [member.name for member in plan.groups(number)[group]]
@@ -184,6 +212,8 @@ def submission_facts(
     at = {row["threshold"] for row in rows.values()}
     if at and at != {threshold}:
         facts["local_threshold"] = at.pop() if len(at) == 1 else None
+    if rows and min_area:
+        facts["local_min_area"] = 0
     return facts
 
 

@@ -363,6 +363,10 @@ class Train(Section):
             raise ValueError("keep and patience choose by evaluations: set evaluate_every")
         if self.freeze >= self.steps:
             raise ValueError(f"freeze = {self.freeze} leaves none of {self.steps} steps to train the encoder in")
+        if 0 < self.steps <= self.schedule.warmup:
+            raise ValueError(
+                f"schedule.warmup = {self.schedule.warmup} leaves none of {self.steps} steps at the rate asked for: lower it"
+            )
         if (self.keep_by != "f1" and not self.keep) or (self.stop_by != "f1" and not self.patience):
             raise ValueError("keep_by is read with keep, stop_by with patience: set these, or leave it out")
         if self.patience and not self.keep:

@@ -113,6 +113,8 @@ def check_networks(plans: Sequence[Plan]) -> None:
 
 def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: Machine, source: Path) -> Experiment:
     """Open a recipe's domains, and write what the run is made of into its directory."""
+    if run.config.is_file() and (name := rundir.read_json(run.config)["name"]) != recipe.name:
+        raise RunError(f"{run.root} is a run of recipe {name!r}, not {recipe.name!r}: choose another --run")
     with engine.one_by_one():  # what one process has cached, the others find
         domains = {
             name: open_domain(name, config, recipe.bands, data, machine.cache_folder, log.track)

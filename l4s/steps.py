@@ -53,7 +53,7 @@ def _labelling(x: Experiment, number: int, domain: Domain, group: str) -> dict[s
 
 def _labelled(x: Experiment, number: int, domain: Domain, group: str) -> PseudoLabels:
     out, key = x.run.pseudo(number, group) / f"{domain.name}.h5", x.pseudo_key(domain, number, group)
-    if _is_made(x, out, key, open_pseudo):
+    if _is_current(x, out, key, open_pseudo):
         return open_pseudo(out)
     probs = _labelling_probs(x, number, domain, group)
     if x.engine.main:
@@ -181,7 +181,7 @@ def run_submit(x: Experiment) -> None:
         folder = x.run.ensemble(last, group)
         probs = open_probs(x.run.probs(folder, config.domain, x.recipe.ensemble_tta))
         threshold = threshold_of(probs, config.threshold)
-        facts = submission_facts(x.plan, last, group, threshold=threshold)
+        facts = submission_facts(x.plan, last, group, threshold=threshold, min_area=config.min_area)
         out = x.run.entry(x.recipe.name, config.domain, group)
         if not _is_packed(out, probs, threshold, config.min_area, facts):
             submit(probs, out, threshold=threshold, min_area=config.min_area, facts=facts)
@@ -213,7 +213,7 @@ def describe_member(x: Experiment, member: Member, number: int) -> dict[str, obj
 
 def _ensemble(x: Experiment, number: int, members: Sequence[Member], domain: Domain, tta: Tta, out: Path) -> None:
     key = x.ensemble_key(members, number, domain, tta)
-    if _is_made(x, out, key):
+    if _is_current(x, out, key):
         return
     paths = [x.run.probs(x.run.member(number, member.name), domain.name, tta) for member in members]
     for path, member in zip(paths, members, strict=True):
@@ -227,6 +227,19 @@ def _need(x: Experiment, path: Path, key: str, commands: str) -> None:
     """Refuse to go on without a ProbFile that earlier commands make, or with one of other settings."""
     if not _is_made(x, path, key):
         raise RunError(f"{path} is missing: run {commands} first")
+
+
+def _is_current(
+    x: Experiment, path: Path, key: str, opened: Callable[[Path], ProbFile | PseudoLabels] = open_probs
+) -> bool:
+    """As `_is_made`, of what takes seconds: one of other members or settings is made anew.
+
+    No training is lost by it: those that built on the old one are refused when the run is opened.
+    """
+    stale = x.engine.main and path.is_file() and opened(path).fingerprint != key
+    if stale:
+        log.info(f"{path}: its members or settings have changed, so it is made anew")
+    return not x.engine.agree(stale) and _is_made(x, path, key, opened)
 
 
 def _is_made(

@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from l4s import log
 from l4s.data.patch import natural
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
@@ -91,11 +92,14 @@ def submit(
     `facts` are JSON values (run, recipe, round, members, local scores); the card holds no absolute path and no time of day,
     so that equal probabilities give equal bytes. Until the check has passed, `out` is not touched.
 
-    Raises DataError when the zip fails its check or the facts are not fit for a card, RecipeError for a threshold or
-    an area that cannot mean anything.
+    Raises DataError when the zip fails its check, the facts are not fit for a card, or another file stands where the card
+    goes; RecipeError for a threshold or an area that cannot mean anything.
     """
     if out.suffix != ".zip":
         raise DataError(f"a submission is a .zip, and its card stands beside it: rename {out.name!r}")
+    beside = out.with_suffix(".json")
+    if beside.exists():
+        read_card(beside)  # somebody else's file is not written over
     plain = {key: _plain(value, key) for key, value in facts.items()}
     data = _zip_bytes(masks(probs, threshold, min_area))
     height, width = probs.shapes[0]
@@ -116,8 +120,10 @@ def submit(
         tta=probs.tta,
         facts=plain,
     )
+    for warning in report.warnings:
+        log.warn(f"{out.name}: {warning}")
     write_atomic(out, data)
-    write_json(out.with_suffix(".json"), card.as_dict())
+    write_json(beside, card.as_dict())
     return card
 
 

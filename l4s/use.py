@@ -61,9 +61,15 @@ def like_whom(plan: Plan, members: Sequence[Member], name: str | None) -> Domain
     return domains[first]
 
 
-def open_images(plan: Plan, like: DomainConfig, images: Path, split: str, machine: Machine) -> Domain:
-    """The new images as a domain, read like one of the run's."""
+def open_images(plan: Plan, like: DomainConfig, images: Path, split: str, machine: Machine, as_it: bool) -> Domain:
+    """The new images as a domain, read like one of the run's.
+
+    Args:
+        as_it: standardise and adapt them like that domain, too, not as the members say.
+    """
     reading = {key: getattr(like, key) for key in READING}
+    if as_it:
+        reading |= {"normalise": like.normalise, "adabn": False if like.role == "source" else like.adabn}
     if like.split_seed and images.is_dir() and picture_layout(images) == "bijie":
         # of a data set whose splits are drawn, the test patches are those that the run did not train on
         reading["layout"] = "bijie"
@@ -88,9 +94,12 @@ def by_subdomains(plan: Plan) -> str | None:
     return next((name for name in targets if plan.recipe.domain[name].subdomains.by != "none"), None)
 
 
-def affine_of(plan: Plan, domain: Domain, member: Member, normalise: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and shift, (N, C) each, of the new images under a member's normalisation."""
-    mode = learnt_mode(plan, member, normalise)
+def affine_of(
+    plan: Plan, domain: Domain, member: Member, normalise: str | None, like: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift, (N, C) each, of the new images under the normalisation asked for, or that of `like`, or a member's."""
+    own = domain.config.normalise or member.config.normalise
+    mode = own if normalise is None and like is not None else learnt_mode(plan, member, normalise)
     sources = [_stored(plan, name, domain) for name in plan.recipe.sources(member.config)] if mode == "source" else []
     return affine(domain, mode, sources, member.config.patch_blend)
 

@@ -16,14 +16,17 @@ from l4s.errors import DataError
 from l4s.submit import submit
 
 
-def made(folder: Path, name: str = "a", *, seed: int = 0, threshold: float = 0.5, **facts: Any) -> Path:
+def made(
+    folder: Path, name: str = "a", *, seed: int = 0, threshold: float = 0.5, min_area: int = 0, **facts: Any
+) -> Path:
     """A submission with its card, as the last step of a run makes it."""
     probs = folder / "probs.h5"
     labels = {"member": "ensemble", "fingerprint": f"{seed:016x}", "domain": "iburi", "tta": "d4"}
     with write_probs(probs, ids=["1", "2"], shape=(2, 8, 8), kind="probability", **labels) as writer:
         writer.put(0, np.random.default_rng(seed).random((2, 8, 8), np.float32))
     out = folder / f"{name}.zip"
-    submit(open_probs(probs), out, threshold=threshold, facts={"recipe": "demo", "run": "r1", "round": 1, **facts})
+    about = {"recipe": "demo", "run": "r1", "round": 1, **facts}
+    submit(open_probs(probs), out, threshold=threshold, min_area=min_area, facts=about)
     return out
 
 
@@ -116,6 +119,21 @@ def test_local_scores_at_another_threshold_are_compared_with_nothing(tmp_path: P
     )
     assert "own: local scores are at thresholds of their own" in flags["own"][0]
     assert [each.row.local_score for each in standings(board)] == [0.5, 0.75, 0.75]  # shown they are
+
+
+def test_local_scores_of_all_areas_are_compared_with_nothing_either(tmp_path: Path, board: Path) -> None:
+    add_submission(made(tmp_path, "a", min_area=9, local_scores={"taiwan": 0.9}, local_min_area=0), board, private=0.1)
+    assert standings(board)[0].flags == (
+        "a: local scores are of all areas and the masks leave out those below 9 pixels, so they are not compared",
+    )
+
+
+def test_none_is_the_best_before_there_is_a_score(tmp_path: Path, board: Path) -> None:
+    add_submission(made(tmp_path, "a"), board)
+    add_submission(made(tmp_path, "b", threshold=0.25), board)
+    assert [each.changes for each in standings(board)] == [(), ()]
+    shown = CliRunner().invoke(app, ["submit", "board", "--folder", str(board)])
+    assert shown.exit_code == 0 and "│ best" not in shown.stdout
 
 
 def test_ranked_by_private_then_public_then_name() -> None:

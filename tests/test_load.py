@@ -97,7 +97,7 @@ def test_typing_errors_name_the_key_and_its_neighbour(tmp_path, override, messag
 def test_the_neighbours_are_those_of_the_table_even_where_a_name_equals_a_key(tmp_path):
     """A member may be called `train`: what it holds is a member, not [train]."""
     with pytest.raises(RecipeError, match="'member.train.inti', did you mean 'init'"):
-        load(tmp_path, sets=["member.train.inti=1", "member.train.model.name=baseline"])
+        load(tmp_path, sets=["member.train={inti=1,model={name='baseline'}}"])
 
 
 def test_every_wrong_thing_gets_a_line(tmp_path):
@@ -188,7 +188,8 @@ def test_a_table_that_is_parsed_stays_as_it_is(tmp_path):
 
 
 def test_a_grid_is_every_combination(tmp_path):
-    recipe = load(tmp_path, "grid = { seed = [0, 1], 'model.width' = [4, 6], normalise = ['source', 'separated'] }")
+    grid = "grid = { seed = [0, 1], 'model.width' = [4, 6], normalise = ['source', 'separated'] }"
+    recipe = load(tmp_path, sets=[f"member.a.{grid.replace(' = ', '=', 1)}"])
     members = expand(recipe)
     assert [m.name for m in members][:3] == [
         "a-seed0-width4-normalise-source",
@@ -392,6 +393,12 @@ DEALT = (
         (["[ensemble]", "weights = { b = 1 }"], "ensemble.weights names 'b'"),
         (["[member.b]", MEMBER, "[ensemble]", "weights = { a = 1 }"], "no positive weight for 'b'"),
         (["[ensemble]", "weights = { a = 0 }"], "no positive weight for 'a'"),
+        (["seed = 7", "grid = { seed = [0, 1] }"], "member.a sets seed, and its grid lists values of it, which win"),
+        (["train = { schedule = { warmup = 10 }, steps = 10 }"], "warmup = 10 leaves none of 10 steps"),
+        (
+            ["train = { schedule = { warmup = 5 } }", "[[round]]", "round = 0", "steps = 5"],
+            "member 'a' warms up for all 5 steps of round 0: lower train.schedule.warmup",
+        ),
         (
             ["train = { evaluate_every = 5 }", "[domain.more]", "role = 'source'"],
             "evaluate_every scores on held-out patches, but domain.more has no holdout",
@@ -480,6 +487,7 @@ def test_parts_of_one_deal_go_together(tmp_path):
         ["init = 'member:b'", "[member.b]", MEMBER],
         ["train = { start = 'continue' }"],
         ["grid = { seed = [0, 1] }", "[ensemble]", "group_by = ['seed']", "weights = { a-seed0 = 1, a-seed1 = 2 }"],
+        ["grid = { seed = [0, 1] }", "[ensemble]", "weights = { a = 1, a-seed1 = 2 }"],
     ],
 )
 def test_tables_that_agree(tmp_path, lines):
@@ -575,7 +583,7 @@ def test_an_override_that_members_do_not_read_is_told(tmp_path, capsys):
     assert [member.config.train.steps for member in expand(recipe)] == [7, 5]
     said = " ".join(capsys.readouterr().err.split())
     assert "--set train.steps changes some members only: a set train.steps for themselves" in said
-    with pytest.raises(RecipeError, match="--set train.steps has no effect: a, b set.*--set member.a.train.steps="):
+    with pytest.raises(RecipeError, match="--set train.steps has no effect: a, b set.*--set 'member.a.train.steps="):
         load(tmp_path, *own, "train = { steps = 9 }", sets=["train.steps=5"])
     load(tmp_path, *own, sets=["train.batch=4"])
     assert capsys.readouterr().err == ""
@@ -593,6 +601,26 @@ def test_an_override_that_members_do_not_read_is_told(tmp_path, capsys):
 def test_an_override_that_nothing_reads_is_refused(tmp_path, lines, key):
     with pytest.raises(RecipeError, match=f"--set {key.partition('=')[0]} has no effect"):
         load_cells(str(write(tmp_path, *lines)), [key])
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("train.steps=5", r"a set train.steps for themselves \(--set 'member.a.grid=...' changes one\)"),
+        ("member.a.train.steps=5", r"no effect: the grid lists its values; --set 'member.a.grid=...' changes it"),
+        ("member.aa.train.steps=5", "there is no member 'aa', did you mean 'a'"),
+        ("member.a-steps2.train.steps=5", "there is no member 'a-steps2': it is of the grid of 'a'"),
+    ],
+)
+def test_an_override_beside_a_grid(tmp_path, key, message):
+    with pytest.raises(RecipeError, match=message):
+        load(tmp_path, "grid = { 'train.steps' = [2, 3] }", sets=[key])
+    load(tmp_path, "train = { steps = 4 }", sets=["member.a.grid={'train.steps'=[2, 3]}"])
+
+
+def test_a_member_may_be_added_whole(tmp_path):
+    recipe = load(tmp_path, sets=["member.new={model={name='unet'}}", "member.new.seed=3"])
+    assert recipe.member["new"].seed == 3
 
 
 def test_an_override_that_some_cells_read_is_taken(tmp_path):

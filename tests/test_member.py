@@ -179,6 +179,19 @@ def test_adabn_changes_predictions_and_no_training(place, tmp_path, csn):
     assert csn.fit_key(find(csn, "a"), 0) != plain.fit_key(find(plain, "a"), 0)
 
 
+@pytest.mark.parametrize("like", ["away", "other", "home"])
+def test_new_images_like_a_domain_are_predicted_as_it_was(place, tmp_path, like):
+    """With its normalisation, its statistics of BatchNorm, and adapted where it is."""
+    x = opened(place, tmp_path / "run", *CSN, "adabn=true", "domain.other.adabn=false")
+    run_recipe(x)
+    machine = Machine("cpu", "fp32", cache=place / "cache")
+    folder = "TrainData" if like == "home" else "ValidData"
+    ours = predict_images(x.run.root, place / "data" / folder, tmp_path / "new.h5", machine, Use(like=like))
+    theirs = open_probs(x.run.probs(x.run.ensemble(1), like, "none"))
+    rows = [ours.ids.index(name) for name in theirs.ids]
+    np.testing.assert_allclose(ours.read()[rows], theirs.read(), atol=2e-3)
+
+
 @pytest.mark.parametrize("adabn", ["true", "false"])
 def test_new_images_are_predicted_as_the_target_was(place, tmp_path, adabn):
     sets = (*CSN, f"member.a.adabn={adabn}", f"member.b.adabn={adabn}", "rounds=0")

@@ -15,7 +15,7 @@ def planned(tmp_path, rows=(), **tables):
     """The plan of the tiny recipe with other tables, and a report of these rows."""
     recipe = parse_recipe(tomllib.loads(RECIPE) | tables, "tiny")
     run = RunDir(tmp_path / "run")
-    run.root.mkdir()
+    run.root.mkdir(exist_ok=True)
     run.table.write_text(json.dumps({"rows": rows}))
     return Plan(run, recipe, expand(recipe))
 
@@ -28,7 +28,7 @@ def row(f1, tta="d4", threshold=0.5, **where):
 @pytest.mark.parametrize(("tta", "f1"), [("d4", 0.7), ("none", 0.6)])
 def test_local_scores_are_of_the_view_that_is_ensembled(tmp_path, tta, f1):
     plan = planned(tmp_path, [row(0.7), row(0.6, "none")], ensemble={"tta": tta})
-    assert submission_facts(plan, 1, "", threshold=0.5) == {
+    assert submission_facts(plan, 1, "", threshold=0.5, min_area=0) == {
         "recipe": "tiny",
         "run": "run",
         "round": 1,
@@ -39,29 +39,37 @@ def test_local_scores_are_of_the_view_that_is_ensembled(tmp_path, tta, f1):
 
 def test_another_view_can_be_submitted(tmp_path):
     plan = planned(tmp_path, [row(0.7), row(0.6, "none")])
-    assert submission_facts(plan, 1, "", threshold=0.5, tta="none")["local_scores"] == {"home": 0.6}
+    assert submission_facts(plan, 1, "", threshold=0.5, min_area=0, tta="none")["local_scores"] == {"home": 0.6}
 
 
 def test_the_only_view_there_is_stands_for_another_and_none_of_several_does(tmp_path):
     others = [row(0.5, "none", domain="only"), row(0.4, "none", domain="two"), row(0.3, "flip", domain="two")]
     plan = planned(tmp_path, [row(0.7), *others])
-    assert submission_facts(plan, 1, "", threshold=0.5)["local_scores"] == {"home": 0.7, "only": 0.5}
+    assert submission_facts(plan, 1, "", threshold=0.5, min_area=0)["local_scores"] == {"home": 0.7, "only": 0.5}
 
 
 def test_other_rows_are_no_local_scores(tmp_path):
     others = [row(0.7, role="target"), row(0.7, kind="member"), row(0.7, name="ensemble-x"), row(0.7, round=0)]
-    assert "local_scores" not in submission_facts(planned(tmp_path, others), 1, "", threshold=0.5)
+    assert "local_scores" not in submission_facts(planned(tmp_path, others), 1, "", threshold=0.5, min_area=0)
 
 
 def test_the_threshold_of_local_scores_is_told_where_the_submission_has_another(tmp_path):
     plan = planned(tmp_path, [row(0.7)])
-    assert submission_facts(plan, 1, "", threshold=0.4)["local_threshold"] == 0.5
-    assert "local_threshold" not in submission_facts(plan, 1, "", threshold=0.5)
+    assert submission_facts(plan, 1, "", threshold=0.4, min_area=0)["local_threshold"] == 0.5
+    assert "local_threshold" not in submission_facts(plan, 1, "", threshold=0.5, min_area=0)
+
+
+def test_small_areas_are_no_part_of_local_scores(tmp_path):
+    plan = planned(tmp_path, [row(0.7)])
+    assert submission_facts(plan, 1, "", threshold=0.5, min_area=9)["local_min_area"] == 0
+    assert "local_min_area" not in submission_facts(
+        planned(tmp_path, [row(0.7, role="target")]), 1, "", threshold=0.5, min_area=9
+    )
 
 
 def test_several_thresholds_of_local_scores_are_none(tmp_path):
     plan = planned(tmp_path, [row(0.7, threshold=0.8), row(0.6, threshold=0.9, domain="other")])
-    assert submission_facts(plan, 1, "", threshold=0.5)["local_threshold"] is None
+    assert submission_facts(plan, 1, "", threshold=0.5, min_area=0)["local_threshold"] is None
 
 
 def test_hrnet_ocr_joins_the_winner_s_last_round(tmp_path):

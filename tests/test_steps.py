@@ -291,6 +291,53 @@ def test_nothing_is_built_on_other_settings(place, tmp_path):
         train_round(opened(place, root, "pseudo.upper=0.9"), 1)
 
 
+def test_a_member_more_is_averaged_in(place, tmp_path, capsys):
+    """What takes seconds is made anew, as long as no training is built on it."""
+    root, alone = tmp_path / "run", "round=[{round=0,train=['a']}]"
+    run_recipe(opened(place, root, "rounds=0", alone))
+    before = open_probs(root / "round-0/ensemble/probs/away.none.h5").fingerprint
+    x = opened(place, root, "rounds=0")
+    run_recipe(x)
+    assert "away.none.h5: its members or settings have changed, so it is made anew" in capsys.readouterr().err
+    made = open_probs(root / "round-0/ensemble/probs/away.none.h5")
+    each = [open_probs(x.run.probs(x.run.member(0, name), "away", "none")).read().astype(float) for name in "ab"]
+    assert made.fingerprint != before
+    np.testing.assert_allclose(made.read(), np.mean(each, 0), atol=1e-3)
+
+
+def test_labels_are_made_anew_until_a_round_is_trained_on_them(place, tmp_path):
+    root = tmp_path / "run"
+    x = opened(place, root)
+    for number in (0,):
+        train_round(x, number)
+        predict_round(x, number)
+        run_ensemble(x, number)
+    run_pseudo(x, 1)
+    before = open_pseudo(root / "round-1/pseudo/away.h5").fingerprint
+    other = opened(place, root, "pseudo.upper=0.56")
+    run_pseudo(other, 1)
+    assert open_pseudo(root / "round-1/pseudo/away.h5").fingerprint != before
+    train_round(other, 1, ["a"])
+    with pytest.raises(RunError, match="round-1/a was made with .*its data, labels or what it builds on changed"):
+        opened(place, root)
+
+
+def test_what_differs_is_named(place, tmp_path):
+    root = tmp_path / "run"
+    train_round(opened(place, root, "rounds=0"), 0, ["a"])
+    with pytest.raises(RunError, match=r"round-0/a .*it has other values of seed, train.optimiser.lr\)"):
+        opened(place, root, "rounds=0", "member.a.seed=3", "member.a.train.optimiser.lr=0.1")
+    opened(place, root, "rounds=0", "member.a.train.start=continue", "member.a.adabn=true")  # not read there
+    with pytest.raises(RunError, match="is a run of recipe 'tiny', not 'other'"):
+        opened(place, root, "rounds=0", "name=other")
+
+
+@pytest.mark.parametrize("init", ["other", "other/round-0", "other/round-0/ensemble", "other/round-1/pseudo-x"])
+def test_weights_of_a_run_are_those_of_a_member(place, tmp_path, init):
+    with pytest.raises(RecipeError, match="is no member of a run: name one as run:NAME/round-0/MEMBER"):
+        train_round(opened(place, tmp_path / "run", f"member.a.init='run:{init}'"), 0, ["a"])
+
+
 def test_a_refused_command_leaves_the_run_as_it_was(place, tmp_path):
     """What the run says of itself is what its weights were made with."""
     root = tmp_path / "run"
@@ -469,7 +516,7 @@ def test_a_submission_is_packed_once(place, tmp_path):
     home = {r["domain"]: r["f1"] for r in rows if r["role"] == "source" and r["kind"] == "ensemble"}
     assert home, "the tiny recipe holds patches of its source out"
     known = {"recipe": "tiny", "run": "run", "round": 0, "members": ["a", "b"], "local_scores": home}
-    assert card.facts == known
+    assert card.facts == known | {"local_min_area": 0}
     first = zip.read_bytes()
     for path in (zip, zip.with_suffix(".json")):
         os.utime(path, ns=(1, 1))

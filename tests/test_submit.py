@@ -422,6 +422,17 @@ def test_submit_writes_zip_and_card(tmp_path: Path) -> None:
     }
 
 
+def test_what_is_no_card_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "results.json").write_text('{"mine": 1}')
+    probs = probs_in(tmp_path, IDS, VALUES)
+    with pytest.raises(DataError, match="results.json is not a submission card"):
+        submit(probs, tmp_path / "results.zip", threshold=0.9, facts=FACTS)
+    assert (tmp_path / "results.json").read_text() == '{"mine": 1}' and not (tmp_path / "results.zip").exists()
+    submit(probs, tmp_path / "s.zip", threshold=0.01, facts=FACTS)
+    submit(probs, tmp_path / "s.zip", threshold=0.9, facts=FACTS)  # our own is
+    assert "s.zip: " in capsys.readouterr().err and read_card(tmp_path / "s.json").threshold == 0.9
+
+
 def test_submit_twice_is_byte_equal_and_min_area_counts(tmp_path: Path) -> None:
     probs = probs_in(tmp_path, IDS, VALUES)
     first = submit(probs, tmp_path / "a" / "s.zip", threshold=0.9, facts=FACTS)

@@ -130,7 +130,7 @@ def predict(
     like: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="The run's domain whose order of bands and fit they have; default: the ensemble's source.",
+            help="The run's domain that they are read, standardised and adapted like; default: read like its source.",
             rich_help_panel=IMAGES,
         ),
     ] = None,
@@ -233,6 +233,7 @@ def _foreseen(recipe: str, sets: list[str], run: Path | None) -> None:
     """The steps of a recipe, and how many trainings are not there yet."""
     import time
 
+    from l4s import log
     from l4s.cli.status import show_rounds
     from l4s.session import check_networks, preview
     from l4s.status import cell_status
@@ -244,6 +245,10 @@ def _foreseen(recipe: str, sets: list[str], run: Path | None) -> None:
         rounds = cell_status(plan, time.time())["rounds"]
         show_rounds(plan.run.root, rounds)
         left += [step for each in rounds for step in each["members"] if step["state"] != "done"]
+        for number, member in ((each["round"], member) for each in rounds for member in plan.trained(each["round"])):
+            if keys := plan.changed(member, number):
+                folder = plan.run.member(number, member.name)
+                log.warn(f"{folder} was made with other values of {', '.join(keys)}, and the run will refuse it")
     steps = sum(step["steps"] - step["step"] for step in left)
     typer.echo(f"{len(left)} trainings with at most {steps:,} steps are left")
     typer.echo("Equal ones are made once, and taken over from the runs beside this one.")

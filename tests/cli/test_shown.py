@@ -152,6 +152,20 @@ def test_a_dry_run_of_a_finished_run_has_nothing_left(l4s, tiny):
     assert "0 trainings with at most 0 steps are left" in shown.stdout
 
 
+def test_a_dry_run_says_what_the_run_will_refuse(l4s, tiny):
+    shown = l4s("run", tiny / "tiny.toml", "--dry-run", "--run", tiny / "run", "--set", "member.b.seed=5")
+    assert shown.exit_code == 0, shown.output
+    told = " ".join(shown.stderr.split())
+    assert (
+        "round-0/b was made with other values of seed, and the run will refuse it" in told and "round-0/a" not in told
+    )
+
+
+def test_a_dry_run_builds_the_networks(l4s):
+    shown = l4s("run", "boehm2022-fast", "--dry-run", "--set", "member.none.model.widths=[0]")
+    assert shown.exit_code == 2 and "member.none: model.widths" in " ".join(shown.stderr.split())
+
+
 def test_a_dry_run_refuses_a_loss_that_does_not_exist(l4s):
     shown = l4s("run", "l4s-rgb", "--dry-run", "--set", "train.loss=[{ name = 'dise' }]")
     assert shown.exit_code == 2
