@@ -1,7 +1,5 @@
 """Pictures of what members attend to, and of several side by side."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from data_factory import write_data, write_recipe
@@ -102,10 +100,10 @@ def test_what_is_drawn_is_the_pass_that_predicts(place, tmp_path):
         np.testing.assert_allclose(drawn, probs, atol=1e-3)
 
 
-def test_a_feature_is_drawn_on_one_scale(monkeypatch):
+def test_a_feature_is_drawn_on_one_scale(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda axes, tile, **look: shown.append((tile.max(), look)))
-    draw_tiles(Path("nowhere.png"), {f"{FEATURE} 3": [np.zeros((2, 2)), np.full((2, 2), 0.5)]}, ["a", "b"])
+    draw_tiles(tmp_path / "a.png", {f"{FEATURE} 3": [np.zeros((2, 2)), np.full((2, 2), 0.5)]}, ["a", "b"])
     assert [(top, look["vmin"], look["vmax"]) for top, look in shown] == [(0, 0, 1), (0.5, 0, 1)]
 
 
