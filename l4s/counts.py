@@ -18,7 +18,7 @@ def count_errors(values: Iterable[np.ndarray], masks: Iterable[np.ndarray], thre
         values: (H, W) in [0, 1] of each patch.
         masks: (H, W) uint8 {0, 1, 255 = ignored} of each patch.
         threshold: pixels at or above it are predicted landslide; None: the sum of the probabilities, as in the paper's
-            released code (methods E2).
+            released code.
 
     Raises:
         DataError: the sizes of a patch differ.
@@ -59,7 +59,7 @@ def standard_error(values: np.ndarray) -> float | None:
 def sd_over_n(values: np.ndarray) -> float | None:
     """Standard deviation over n in place of its root, which is too short for an error bar; None for one run.
 
-    The released code divides like that, but over the scores of all checkpoints of all seeds (methods E2). Here
+    The released code divides like that, but over the scores of all checkpoints of all seeds. Here
     checkpoints are averaged before they are scored, so that this is over seeds and no number of the paper's.
     """
     return float(values.std() / len(values)) if len(values) > 1 else None

@@ -120,7 +120,7 @@ def _begin(engine: Engine, job: Job) -> Training:
 
 
 def _average(core: nn.Module, decay: float) -> ModelEmaV3:
-    """An EMA that decays by min(1 - 1 / step, decay) (methods G2): the plain mean of all steps while these are few."""
+    """An EMA that decays by min(1 - 1 / step, decay): the plain mean of all steps while these are few."""
     return ModelEmaV3(core, decay, use_warmup=True, warmup_gamma=1.0, warmup_power=1.0)
 
 

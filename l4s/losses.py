@@ -89,8 +89,8 @@ def dice(logits: Tensor, target: Tensor, weight: Tensor, *, smooth: float = 1.0)
 def batch_softmax(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Cross entropy of a softmax over the whole batch: `-sum(w t log softmax(logits))`, a ranking and no classifier.
 
-    What the released code of Böhm 2022 minimises in stage 1, because it hands one logit a chip to a loss of classes
-    (methods E2); here to reproduce it. Logits are only compared with each other, so no threshold means anything, and a
+    What the released code of Böhm 2022 minimises in stage 1, because it hands one logit a chip to a loss of classes;
+    here to reproduce it. Logits are only compared with each other, so no threshold means anything, and a
     batch without landslides costs nothing. Shapes as in `bce`.
 
     Raises:

@@ -2,7 +2,7 @@
 
 Such counts are small, add up over patches, files and ranks, and give precision, recall and F1 at every threshold, and
 average precision, exactly for the values as they are stored. All scores are pooled over pixels and about the landslide
-class alone, as in the competition (methods A5), but for accuracy and mean IoU, whose names say so.
+class alone, as in the competition, but for accuracy and mean IoU, whose names say so.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CODES = 0x3C00 + 1
 CODE_VALUES = np.arange(CODES, dtype=np.uint16).view(np.float16).astype(np.float64)
 """(CODES,) float64: the value of each code."""
 EPSILON = 1e-14
-"""The guard in the competition's own formula (methods A5)."""
+"""The guard in the competition's own formula."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def pseudo(
     """Label each pixel of `probs` by the thresholds, and write the labels.
 
     Landslide from `config.upper` on; background up to `config.lower`; between them ignored, or background where
-    `config.under_threshold` says so (methods B10). Patches of varying size are labelled at their own size, and `fitting`
+    `config.under_threshold` says so. Patches of varying size are labelled at their own size, and `fitting`
     says how the labels come to the size that is trained on, as masks do.
 
     Raises:

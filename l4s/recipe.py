@@ -114,7 +114,7 @@ class SubDomains(Section):
 
 
 class Fit(Section):
-    """How patches of varying size get one size, which batches need (Lissak 2024 does not say; methods F2).
+    """How patches of varying size get one size, which batches need (Lissak 2024 does not say).
 
     `resize`: to squares of `side` pixels, images bilinear with anti-aliasing, masks nearest, which loses slides that are
     smaller than a pixel of the square and hold none of its centres. `pad`: on the right and below, to the least square
@@ -410,7 +410,7 @@ class Round(Section):
 class Pseudo(Section):
     """Hard pseudo labels: landslide from `upper` on, background up to `lower`, ignored between (Zhao 2022, 2.3).
 
-    The paper names the threshold 0.7 only; `under_threshold = "background"` is its other reading (methods B10).
+    The paper names the threshold 0.7 only; `under_threshold = "background"` is its other reading.
     """
 
     upper: float = Field(default=0.7, gt=0, lt=1)

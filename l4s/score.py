@@ -1,7 +1,7 @@
 """Scores of a file of probabilities, or of masks, against the truth: pooled, and for each region.
 
 Patches are matched by id, never by position. Scores are those of the competition: landslide class only, all pixels of
-all patches together (methods A5).
+all patches together.
 """
 
 import io

@@ -24,6 +24,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_demo_ends_in_table_pictures_and_an_accepted_zip(tmp_path: Path) -> None:
     command = ["demo", "--out", str(tmp_path / "demo"), "--cache", str(tmp_path / "cache"), "--precision", "fp32"]

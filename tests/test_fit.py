@@ -144,7 +144,7 @@ def test_ema_weights_are_what_is_judged_and_kept(home, engine, tmp_path):
 
 
 def test_ema_is_the_plain_mean_of_the_steps_while_these_are_few(home, engine, tmp_path):
-    """It decays by min(1 - 1 / (t + 1), a) at t = 0, 1, ... (methods G2): nothing of the weights before, 1/2, 2/3, then a."""
+    """It decays by min(1 - 1 / (t + 1), a) at t = 0, 1, ...: nothing of the weights before, 1/2, 2/3, then a."""
     every = []
     watch = job(
         home,

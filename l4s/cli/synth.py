@@ -27,7 +27,7 @@ class Kind(StrEnum):
     sar = "sar"
 
 
-COUNTS = {Kind.patches: (100, 30, 30), Kind.hokkaido: (39, 14, 15)}  # methods F1: what the Hokkaido release ships
+COUNTS = {Kind.patches: (100, 30, 30), Kind.hokkaido: (39, 14, 15)}  # what the Hokkaido release ships
 SPLITS = ("train", "validation", "test")
 READS: dict[Kind, tuple[str, ...]] = {
     Kind.patches: (*SPLITS, "size", "strength", "sensor", "label_noise", "workers"),

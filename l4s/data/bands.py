@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from l4s.data.derive import AS_IT_IS, check_made, derive
 
 L4S_BANDS = ("b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "b9", "b10", "b11", "b12", "slope", "dem")
-"""The 14 bands of the official release in file order (methods A1); Sentinel-2's B8A is left out."""
+"""The 14 bands of the official release in file order; Sentinel-2's B8A is left out."""
 
 
 class Made(BaseModel):

@@ -24,7 +24,7 @@ def mean(bands: np.ndarray) -> np.ndarray:
 def log10(bands: np.ndarray, *, floor: float = 1e-4) -> np.ndarray:
     """The mean over K bands, then log10 of at least `floor`, so that every patch has one scale.
 
-    The released code adds |min| + 1e-4 instead, in patches alone whose smallest value is 0 or less (methods E2).
+    The released code adds |min| + 1e-4 instead, in patches alone whose smallest value is 0 or less.
     """
     return np.asarray(np.log10(np.maximum(mean(bands), np.float32(floor))))
 
@@ -40,7 +40,7 @@ def ratio(bands: np.ndarray, *, floor: float = 1e-4) -> np.ndarray:
 
 
 def relative(bands: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
-    """One band minus its mean over the whole file: a DEM without its altitude (methods F2).
+    """One band minus its mean over the whole file: a DEM without its altitude.
 
     With a `scale` it is divided by that, and the network sees it as it is; without one it is standardised like any band, so
     that relief has the scale that its domain gives it.

@@ -1,7 +1,7 @@
 """Patches that are pictures: PNG and TIFF files of red, green and blue, of a mask, of heights, as arrays.
 
 Bijie's masks hold 0 and 1 or 0 and 255, its pictures may have a palette or alpha, and files of one patch may differ by a
-pixel in size (methods F3). Pillow reads what it can hold without loss; the rest, such as GeoTIFFs of several channels of
+pixel in size. Pillow reads what it can hold without loss; the rest, such as GeoTIFFs of several channels of
 16 bits or floats, or band after band, goes through GDAL.
 """
 
@@ -163,7 +163,7 @@ def mask_of_picture(path: Path, image: Path, guess: bool) -> np.ndarray:
 
     Args:
         guess: whether nobody says what values of masks mean: then a mask that holds 255 holds 0 beside it and nothing else,
-            and 255 becomes 1 (methods F3: 0/255, some copies 0/1).
+            and 255 becomes 1 (Bijie: 0/255, some copies 0/1).
 
     Raises:
         DataError: the file is broken, coloured or of another size, or its values contradict each other.

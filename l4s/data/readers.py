@@ -1,6 +1,6 @@
 """Patches on disk: where each release keeps them, and one image or mask as an array.
 
-Files are called `image_N.h5` and `mask_N.h5` and are paired by the integer N, never by sorted position (methods A3, A7);
+Files are called `image_N.h5` and `mask_N.h5` and are paired by the integer N, never by sorted position;
 pictures pair by their stems, and have layouts of their own in `l4s.data.folders`.
 Hidden files, `Thumbs.db`, `desktop.ini` and `__MACOSX` are left alone; anything else that is not a patch is an error, so
 that nothing is skipped silently.
@@ -282,7 +282,7 @@ def _open(path: Path, key: str) -> Iterator[h5py.Dataset]:
 
 def _bands_last(path: Path, shape: Sequence[int], bands: Bands) -> bool:
     count = len(bands.file)
-    # Where both ends fit, the release's convention (H, W, C) decides (methods A1).
+    # Where both ends fit, the release's convention (H, W, C) decides.
     if len(shape) != 3 or count not in (shape[0], shape[2]):
         raise DataError(
             f"{path} has shape {tuple(shape)}; (H, W, {count}) or ({count}, H, W) is needed for the bands "
@@ -350,7 +350,7 @@ def read_mask(ref: PatchRef, positive: Sequence[int] | None = None, ignore: Sequ
     """Read the mask of a patch: (H, W) uint8, 1 for values in `positive`, 255 for those in `ignore`, 0 for 0.
 
     Where one of them is given, the other is (1,) or (255,), and every value means what they say. Where neither is, they are
-    (1,) and (255,), but a picture of 0 and 255 alone is one of background and landslide (methods F3).
+    (1,) and (255,), but a picture of 0 and 255 alone is one of background and landslide.
     An HDF5 file holds (H, W), (H, W, 1) or (1, H, W) under `mask`.
     Raises DataError, naming the file, for a missing or broken file, another shape, or a value that is none of these;
     RecipeError where a value would mean two things.

@@ -1,6 +1,6 @@
 """Which value scale a band seems to be stored in, and why.
 
-The official release holds digital numbers divided by one mean per band, which its documents do not say (methods A2), and
+The official release holds digital numbers divided by one mean per band, which its documents do not say, and
 mirrors hold other scales under the same names. A scale is told from a band's range; where a range fits several scales,
 the one that most bands of the data set fit decides.
 """
@@ -17,7 +17,7 @@ ORGANISERS_MEAN = dict(zip(L4S_BANDS, (
     674.07572865, 9.04787384, 1113.98338755, 519.90397929, 20.29228266, 772.83144788,
 ), strict=True))
 # fmt: on
-"""What the organisers divided each band by (issues 2 and 4 of their repository, methods A2): raw = stored * mean."""
+"""What the organisers divided each band by (issues 2 and 4 of their repository): raw = stored * mean."""
 
 OFFICIAL = "divided by the organisers' mean (official release)"
 RAW = "raw digital numbers"

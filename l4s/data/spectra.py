@@ -13,7 +13,7 @@ from l4s.data.synth_domain import HAZE, SynthDomain
 from l4s.data.terrain import Terrain, power_field, sunlight
 
 IMG_MEAN = np.array(list(ORGANISERS_MEAN.values()))
-"""(14,) float64: what the organisers divided each band by (methods A2): reflectance x 10,000, degrees, metres."""
+"""(14,) float64: what the organisers divided each band by: reflectance x 10,000, degrees, metres."""
 
 #                 b1   b2   b3   b4   b5   b6   b7   b8   b9  b10  b11  b12   surface reflectance in per mille
 GREEN = {

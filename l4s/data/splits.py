@@ -1,4 +1,4 @@
-"""Splits of a release that has none: lists of ids in `splits/*.txt`, and how they are drawn (methods F2: 70/10/20 by class)."""
+"""Splits of a release that has none: lists of ids in `splits/*.txt`, and how they are drawn (Lissak 2024: 70/10/20)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

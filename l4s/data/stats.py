@@ -47,7 +47,7 @@ OFFICIAL_STD = (
     0.9018,
     1.2913,
 )
-"""The organisers' loader constants by band of `L4S_BANDS`. They do not describe the released files (methods A2)."""
+"""The organisers' loader constants by band of `L4S_BANDS`. They do not describe the released files."""
 IMAGENET = {"b4": (0.485 * 255, 0.229 * 255), "b3": (0.456 * 255, 0.224 * 255), "b2": (0.406 * 255, 0.225 * 255)}
 CONSTANT = 1e-6  # a standard deviation below this is a constant band: it is centred, not scaled
 

@@ -90,7 +90,7 @@ def detect_bands(image: Path, dem: bool = False) -> Bands:
     shape = read_array(image, "img").shape
     if len(shape) != 3:
         raise DataError(f"{image} has shape {shape}; a patch is (H, W, bands) or (bands, H, W)")
-    # a patch is wider than its bands are many; where both ends fit, the release's (H, W, C) decides (methods A1)
+    # a patch is wider than its bands are many; where both ends fit, the release's (H, W, C) decides
     count = min(shape[0], shape[2])
     if count == len(L4S_BANDS):
         return Bands()

@@ -45,7 +45,7 @@ def make_patch(config: SynthDomain, index: int) -> tuple[np.ndarray, np.ndarray]
 
     Returns:
         image (H, W, 14) float64 in the release's units: reflectance x 10,000, slope in degrees and DEM in metres, each
-        divided by the organisers' mean (methods A2); mask (H, W) uint8 in {0, 1}.
+        divided by the organisers' mean; mask (H, W) uint8 in {0, 1}.
     """
     # The labels have their own stream: their noise leaves the image as it is.
     ground, cover, sensor, labels = (np.random.default_rng((config.seed, index, stream)) for stream in range(4))

@@ -7,14 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from l4s.errors import RecipeError
 
-SPECTRAL = 12  # bands of Sentinel-2 in the release (methods A1)
+SPECTRAL = 12  # bands of Sentinel-2 in the release
 HAZE = np.array([9.0, 7.5, 5.5, 4.2, 3.6, 2.8, 2.4, 2.2, 1.0, 0.0, 0.8, 0.5])  # shape of a haze offset over the bands
 Share = Annotated[float, Field(ge=0, le=1)]
 PerBand = Annotated[tuple[float, ...], Field(min_length=SPECTRAL, max_length=SPECTRAL)]
 
 
 class SynthDomain(BaseModel):
-    """One generated domain. The defaults resemble the released training patches (methods A2).
+    """One generated domain. The defaults resemble the released training patches.
 
     Attributes:
         seed: with the index of a patch, all that its content depends on besides the settings below.

@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-PIXEL = 10.0  # metres (methods A1)
+PIXEL = 10.0  # metres
 CELL = 2 * PIXEL  # drainage is computed on a grid half as fine
 MARGIN = 18  # cells around the patch, so that valleys do not end at its border
 HILLSLOPE = 25.0  # cells of drained area from which slopes flatten downstream

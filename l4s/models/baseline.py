@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def baseline(bands: Bands, *, size: int, width: int = 64) -> nn.Module:
-    """Build the competition's baseline (methods A4): a U-Net of widths 64-128-256-512-512 with bilinear upsampling.
+    """Build the competition's baseline (Ghorbanzadeh et al. 2022): a U-Net of widths 64-128-256-512-512, upsampled bilinearly.
 
     It differs from the organisers' in the last layer only: one landslide logit instead of two classes under a softmax.
 

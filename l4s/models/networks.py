@@ -63,7 +63,7 @@ class MixTransformerSegmenter(nn.Module):
 
 
 class BaselineUNet(nn.Module):
-    """The organisers' U-Net (methods A4) with one logit a pixel."""
+    """The organisers' U-Net with one logit a pixel."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()

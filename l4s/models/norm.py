@@ -1,6 +1,6 @@
 """Cross-sensor normalisation: BatchNorm with running statistics of its own for each domain, and one shared affine.
 
-Zhao 2022 replaces every BatchNorm by the layer of LoveCS; what that layer computes is in methods B4. Rows of each domain
+Zhao 2022 replaces every BatchNorm by the layer of LoveCS (Wang et al. 2022). Rows of each domain
 are normalised apart, in one forward of the whole batch. With one domain it is BatchNorm to the last bit.
 """
 

@@ -23,7 +23,7 @@ def pair_cnn(
 ) -> nn.Module:
     """Build the second stage: a CNN of the pair, joined with frozen embeddings, and a CNN of two layers; one logit a pixel.
 
-    With 64 channels of embeddings and four bands it has 1,133,193 parameters, without them 342,473 (methods E2): the
+    With 64 channels of embeddings and four bands it has 1,133,193 parameters, without them 342,473: the
     paper's baseline is a third of the network it is compared with. `hidden` and `widths` match one.
 
     Args:

@@ -43,7 +43,7 @@ def siamese(
         size: side of the images in pixels; read by head "fc" alone.
         encoder: of SMP's U-Net, or "cnn": three convolutions of 3 x 3, the paper's simple alternative.
         decoder: widths of the U-Net, deepest first; their number is its depth. The released code has one, [32], at which
-            the encoder is no more than ResNet's stem (methods E2).
+            the encoder is no more than ResNet's stem.
         embedding: channels for each image. The paper says 64 x 128 x 128; of the released code it is 32 for each image.
         join: "concat", or "symmetric": before, after, their difference and its absolute value.
         head: "fc", a convolution to one channel and two fully connected layers (paper); "mean", the mean of the map

@@ -191,7 +191,7 @@ def _days(chip: Source, where: str) -> dict[date, dict[str, int]]:
 
 
 def landslide_mask(chip: Source, where: str) -> np.ndarray:
-    """Landslides of a chip, (H, W) uint8 {0, 1}: whatever is above 0, old ones that moved again with them (methods E3).
+    """Landslides of a chip, (H, W) uint8 {0, 1}: whatever is above 0, old ones that moved again with them.
 
     Raises:
         DataError: the chip has no such plane.

@@ -1,4 +1,4 @@
-"""Zarr cubes of radar passes and landslides (methods E3; Zenodo 10.5281/zenodo.7248056)."""
+"""Zarr cubes of radar passes and landslides (Zenodo 10.5281/zenodo.7248056)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def open_cube(path: Path, orbit: str | None = None) -> Cube:
     x = cube["x"].values if "x" in cube.coords else None
     if x is not None and len(x) > 1 and x[0] > x[-1]:
         cube, x = cube.isel(x=slice(None, None, -1)), x[::-1]
-    mask = np.nan_to_num(_values(path, cube["landslides"].transpose("y", "x"))) > 0  # NaN is background (methods E3)
+    mask = np.nan_to_num(_values(path, cube["landslides"].transpose("y", "x"))) > 0  # NaN is background
     data = {name: cube[name].transpose("timestep", "y", "x") for name in POLARISATIONS}
     return Cube(path, data, mask.astype(np.uint8), _days(path, cube), _orbits(path, cube), x, y)
 

@@ -55,7 +55,7 @@ class SarRegion(BaseModel):
 def two_regions(
     *, seed: int, chips: tuple[int, int], size: int, visits: int, strength: float
 ) -> tuple[SarRegion, SarRegion]:
-    """Two regions as far from each other as the paper's in level and relief (Böhm 2022, 2; statistics in methods E2).
+    """Two regions as far from each other as the paper's in level and relief (Böhm 2022, 2; statistics of its released code).
 
     They have the names of the paper's, so that one recipe reads either. The second is darker, steeper, seen from the
     other side, smoother by its resampling, and its landslides are points.

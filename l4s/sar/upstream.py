@@ -1,7 +1,7 @@
 """One chip file as Böhm 2022 works on them, read without unpickling anything.
 
 A chip is `<id>.npz`, whose `arr_0` (V, H, W) holds V planes, and `<id>.metadata.pkl`, whose `variables` name them:
-`TS::vv::20180824` for a pass, `TP::...` for a pair of passes, `ST::landslides` for what has no time (methods E3).
+`TS::vv::20180824` for a pass, `TP::...` for a pair of passes, `ST::landslides` for what has no time.
 """
 
 import zipfile

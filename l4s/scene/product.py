@@ -49,7 +49,7 @@ class Product:
 
 
 def find_product(paths: Sequence[Path], order: Sequence[str] = ()) -> Product:
-    """Find the bands b1 to b12 of a product; B8A is left out, as in the release (methods A1). Reads no pixels.
+    """Find the bands b1 to b12 of a product; B8A is left out, as in the release. Reads no pixels.
 
     Args:
         paths: files of one band each, named as ESA names them (`..._B02.jp2`, `..._B8A_20m.jp2`); or one folder that

@@ -1,7 +1,7 @@
 """A Sentinel-2 product and a DEM become a scene as the release's patches are: 14 bands in its order and units.
 
 The release holds Level-1C reflectance x 10,000, slope in degrees and elevation in metres, each band divided by the
-organisers' mean (methods A1, A2), at 10 m.
+organisers' mean, at 10 m.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

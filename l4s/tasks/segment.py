@@ -43,7 +43,7 @@ class Segment:
         return {}
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> dict[str, Tensor]:
-        """L = L_source + lambda_t L_target, each normalised by its own valid weight (methods B5).
+        """L = L_source + lambda_t L_target, each normalised by its own valid weight, as in the training of LoveCS.
 
         An auxiliary head's logits have the same loss, `aux` times.
 

@@ -147,7 +147,7 @@ def test_strength_is_what_landslides_change_and_nothing_else():
 
 @pytest.mark.slow
 def test_landslides_are_three_per_cent_of_all_pixels_and_statistics_are_those_of_the_paper():
-    """Random AP is 0.032 (Böhm 2022, 4); the published mean logarithms fit power, twice that of amplitude (methods E2)."""
+    """Random AP is 0.032 (Böhm 2022, 4); the published mean logarithms fit power, twice that of amplitude."""
     for region, levels in zip(
         two_regions(seed=0, chips=(60, 60), size=128, visits=1, strength=1.0), LEVELS, strict=True
     ):
