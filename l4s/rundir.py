@@ -4,16 +4,19 @@ A step owns a folder and writes `done.json` last. A ProbFile or pseudo-label fil
 Running the same command again skips what is finished; deleting a folder is how to redo a step.
 """
 
+import fcntl
 import json
 import os
 import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from l4s import log
 from l4s.errors import RunError
 
 
@@ -167,6 +170,26 @@ def refuse_other(folder: Path, fingerprint: str) -> None:
     started = folder / "started.json"
     if started.is_file() and read_json(started)["fingerprint"] != fingerprint:
         raise RunError(f"{folder} was started with other settings: delete the folder, or choose another --run")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a step whose state in its folder they would overwrite.
+
+    The system lets go of the lock when a process ends, however it does. A file system without locks has none.
+
+    Raises:
+        RunError: another process has the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process is at work in {folder}: wait for it, or stop it first") from error
+        except OSError as error:
+            log.warn(f"{folder} cannot be locked ({error}): start no second run on it")
+        yield
 
 
 def finish(folder: Path, fingerprint: str, **facts: object) -> None:

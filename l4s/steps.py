@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -88,6 +89,12 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
         log.info(f"round {number} {member.name}: equal to {taken}, taken over")
         return
     rundir.refuse_other(folder, key)
+    with rundir.alone(folder) if x.engine.main else nullcontext():
+        _fit(x, member, number, folder, key)
+    rundir.reached("fit.done")
+
+
+def _fit(x: Experiment, member: Member, number: int, folder: Path, key: str) -> None:
     job = job_of(x, member, number, folder)
     if x.engine.main:
         rundir.write_json(folder / "started.json", {"fingerprint": key})
@@ -97,7 +104,6 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
         rundir.finish(folder, key, weights=names, made=environment(x.engine))
         clean(folder)
     x.engine.wait()
-    rundir.reached("fit.done")
 
 
 def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:

@@ -12,6 +12,7 @@ import pytest
 from data_factory import write_data, write_recipe
 
 from l4s import fit, rundir
+from l4s.errors import RunError
 from l4s.pipeline import run_recipe
 from l4s.session import Machine, open_session
 
@@ -167,6 +168,22 @@ def test_a_run_that_is_stopped_again_and_again(place, whole, tmp_path, monkeypat
             break
         except Killed:
             continue
+    assert_same(tmp_path / "run", whole[0])
+
+
+def test_a_second_run_keeps_out_of_a_training_under_way(place, whole, tmp_path, monkeypatch):
+    save_often(monkeypatch)
+    second = []
+
+    def reached(point):
+        if point == "fit.step" and not second:
+            second.append("tried")
+            with pytest.raises(RunError, match=r"another process is at work in .*round-0/a: wait"):
+                run(place, tmp_path / "run")
+
+    monkeypatch.setattr(rundir, "reached", reached)
+    run(place, tmp_path / "run")
+    assert second
     assert_same(tmp_path / "run", whole[0])
 
 
