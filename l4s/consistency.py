@@ -16,6 +16,7 @@ from l4s.groups import by_group, predicted
 from l4s.models import ANSWERS, check_options
 from l4s.models.siamese import joined_channels
 from l4s.recipe import Recipe
+from l4s.thresholds import HELDOUT
 
 if TYPE_CHECKING:
     from l4s.load import Member
@@ -184,6 +185,9 @@ def _submit(recipe: Recipe) -> Iterator[str]:
     domain = recipe.domain[recipe.submit.domain]
     if domain.role == "source" and domain.holdout.by == "none":
         yield f"submit.domain {recipe.submit.domain!r} is never predicted: it is a source that holds nothing out"
+    held_out = [name for name in recipe.domains("source") if recipe.domain[name].holdout.by != "none"]
+    if recipe.submit.threshold == HELDOUT and not held_out:
+        yield "submit.threshold is chosen on held-out patches, but no source holds any out"
     if domain.cut:
         yield f"submit.domain {recipe.submit.domain!r} is cut into squares, but a submission holds whole patches"
     if domain.fit:

@@ -7,7 +7,7 @@ from l4s import log
 from l4s.data.probs import open_probs
 from l4s.data.readers import find_patches, patch_sides
 from l4s.errors import DataError
-from l4s.plan import Choice, find_ensemble, find_group, one_cell, read_plan, submission_facts
+from l4s.plan import Choice, find_ensemble, find_group, known_threshold, one_cell, read_plan, submission_facts
 from l4s.recipe import Threshold
 from l4s.score import threshold_of
 from l4s.submit import CheckReport, SubmissionCard, check, submit
@@ -23,7 +23,7 @@ def pack_entry(
 
     Args:
         source: a ProbFile, or a run directory.
-        threshold: a number or "expected_f1"; None for that of the run's `[submit]`, or 0.5, or what scores are cut at.
+        threshold: a number, "expected_f1" or "heldout"; None for that of the run's `[submit]`, or 0.5, or what scores are cut at.
             `min_area` likewise, or 0 pixels.
 
     Raises:
@@ -43,8 +43,8 @@ def pack_entry(
     if configured:
         threshold = configured.threshold if threshold is None else threshold
         min_area = configured.min_area if min_area is None else min_area
-    at, area = threshold_of(probs, threshold), min_area or 0
-    group = find_group(plan, number, choice.group)
+    group, tta = find_group(plan, number, choice.group), choice.tta or plan.recipe.ensemble_tta
+    at, area = threshold_of(probs, known_threshold(plan, threshold, number, group, tta)), min_area or 0
     facts = submission_facts(plan, number, group, threshold=at, min_area=area, tta=choice.tta)
     if number < plan.last_round() and choice.round is None:
         log.warn(f"round {number} is packed: the run has not reached its last round {plan.last_round()} yet")

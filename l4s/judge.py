@@ -1,15 +1,17 @@
-"""How good a member is on the held-out source while it trains: scores from files, never from the loop."""
+"""How good a member or an ensemble is on the held-out sources: scores from files, never from the loop."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from l4s.data.probs import open_probs
 from l4s.errors import RunError
 from l4s.experiment import Experiment
 from l4s.inputs import view_of
 from l4s.load import Member
-from l4s.metrics import CODES, accuracy_of, average_precision, cross_entropy, scores_at
+from l4s.metrics import CODES, accuracy_of, average_precision, best_threshold, cross_entropy, scores_at
 from l4s.predict import predict
 from l4s.score import value_counts
 from l4s.tasks import build_task
@@ -47,3 +49,22 @@ def heldout_scores(x: Experiment, member: Member, number: int, model: nn.Module,
         "loss": cross_entropy(counts),
     }
     return {name: value for name, value in wanted.items() if name in ("f1", train.keep_by, train.stop_by)}
+
+
+def heldout_thresholds(x: Experiment, folder: Path) -> dict[str, float]:
+    """Where the F1 of a member or an ensemble, pooled over the held-out patches of its sources, is highest.
+
+    Args:
+        folder: the member's or the ensemble's, whose files of probabilities are looked at.
+
+    Returns:
+        By test-time augmentation; none where no source holds out a landslide, or where values are only ordered.
+    """
+    counts: dict[str, np.ndarray] = {}
+    for domain in x.predicted():
+        truth = truth_of(domain) if domain.config.role == "source" else None
+        for tta in x.tta(domain) if truth else ():
+            path = x.run.probs(folder, domain.name, tta)
+            if truth and path.is_file() and (probs := open_probs(path)).kind == "probability":
+                counts[tta] = counts.get(tta, 0) + value_counts(probs, truth)
+    return {tta: best_threshold(found)[0] for tta, found in counts.items() if found[1].any()}

@@ -8,8 +8,9 @@ from typing import Any
 from l4s.errors import RunError, did_you_mean
 from l4s.groups import by_group, group, predicted
 from l4s.load import Member, expand, parse_recipe
-from l4s.recipe import Recipe, Round, Tta
+from l4s.recipe import Recipe, Round, Threshold, Tta
 from l4s.rundir import RunDir, command, read_json
+from l4s.thresholds import HELDOUT
 
 ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
 NOT_LEARNT = {"grid", "needs", "predicts", "ensemble", "adabn"}  # of [member.x]: what training has nothing to do with
@@ -188,6 +189,29 @@ def find_group(plan: Plan, number: int, group: str | None) -> str:
         what = "keeps several ensembles apart" if group is None else f"has no ensemble group {group!r}"
         raise RunError(f"round {number} of {plan.run.root} {what}: choose one of {', '.join(known)}")
     return group
+
+
+def known_threshold(plan: Plan, wanted: Threshold | None, number: int, group: str, tta: str) -> Threshold | None:
+    """The threshold that is wanted of an ensemble: for "heldout", the number that was chosen on its held-out sources.
+
+    Raises:
+        RunError: none was chosen.
+    """
+    if wanted != HELDOUT:
+        return wanted
+    path = plan.run.heldout(number, group)
+    chosen = heldout_at(read_json(path) if path.is_file() else {}, tta)
+    if chosen is None:
+        raise RunError(
+            f"{path} names no threshold for tta {tta}: its sources hold no landslide out, or an older l4s made it, and "
+            f"{command(plan.run.root, 'ensemble', '--round', number)} adds it; else give a number"
+        )
+    return chosen
+
+
+def heldout_at(chosen: Mapping[str, float], tta: str) -> float | None:
+    """The threshold for a test-time augmentation, or the only one there is: sources may be predicted under others."""
+    return chosen.get(tta, next(iter(chosen.values())) if len(chosen) == 1 else None)
 
 
 def submission_facts(

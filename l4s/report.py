@@ -16,15 +16,17 @@ from l4s.data.probs import ProbFile, open_probs
 from l4s.engine import start_engine
 from l4s.errors import RunError
 from l4s.experiment import Experiment, open_experiment
+from l4s.judge import heldout_thresholds
 from l4s.load import Member
 from l4s.log import track
 from l4s.metrics import paired_bootstrap, pooled_scores
-from l4s.plan import cells, read_plan
+from l4s.plan import cells, heldout_at, read_plan
 from l4s.plots import draw_patches
 from l4s.rundir import RunDir, read_json, write_atomic, write_json
 from l4s.score import ScoreTable, score, threshold_of
 from l4s.session import Machine
 from l4s.table import expected_scores, markdown
+from l4s.thresholds import HELDOUT
 from l4s.truth import truth_of
 
 Row = dict[str, Any]
@@ -136,6 +138,7 @@ def draw_run(x: Experiment) -> list[Path]:
 
 def _rows(x: Experiment) -> list[Row]:
     scored: list[Scored] = []
+    chosen = _heldout(x)
     for domain in x.predicted():
         truth = truth_of(domain)
         if truth is None:
@@ -143,10 +146,18 @@ def _rows(x: Experiment) -> list[Row]:
         for about, path in _files(x, domain):
             probs = open_probs(path)
             of = {"of": "pixels" if probs.shapes[0] else "patches"}
-            scored.append(Scored(about | of, score(probs, truth, seed=SEED)))
+            at = heldout_at(chosen[about["round"], about["name"]], about["tta"])
+            others = {} if at is None or about["role"] == "source" else {HELDOUT: at}
+            scored.append(Scored(about | of, score(probs, truth, others=others, seed=SEED)))
     first = {entry.place: entry.table for entry in scored if entry.about["round"] == 0}
     rows = [_row(entry, first.get(entry.place)) for entry in scored]
     return _sorted([_with_printed(row, x.recipe.about.expected) for row in rows + _over_seeds(rows)])
+
+
+def _heldout(x: Experiment) -> dict[tuple[int, str], dict[str, float]]:
+    """The thresholds that each member and ensemble of each round would have chosen on the held-out sources."""
+    numbers = range(x.recipe.rounds + 1)
+    return {(n, about["name"]): heldout_thresholds(x, folder) for n in numbers for about, folder in _makers(x, n)}
 
 
 def _files(x: Experiment, domain: Domain) -> Iterator[tuple[Row, Path]]:
@@ -216,7 +227,8 @@ def _spread(group: Sequence[Row]) -> Row:
     if all(each["auroc"] is not None for each in group):
         row["auroc"] = statistics.fmean(each["auroc"] for each in group)
     if first["cuts"]:
-        row["cuts"] = {name: _means([each["cuts"][name] for each in group]) for name in first["cuts"]}
+        shared = [name for name in first["cuts"] if all(name in each["cuts"] for each in group)]
+        row["cuts"] = {name: _means([each["cuts"][name] for each in group]) for name in shared}
     changes = [each["change"]["f1"] for each in group if "change" in each]
     if len(changes) == len(group):
         row["change"] = {"f1": statistics.fmean(changes), "sd": statistics.stdev(changes)}

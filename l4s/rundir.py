@@ -53,6 +53,10 @@ class RunDir:
     def ensemble(self, round_: int, group: str = "") -> Path:
         return self.root / f"round-{round_}" / "-".join(filter(None, ("ensemble", group)))
 
+    def heldout(self, round_: int, group: str = "") -> Path:
+        """Where an ensemble's F1 on the held-out sources is highest, by test-time augmentation."""
+        return self.ensemble(round_, group) / "heldout.json"
+
     def pseudo(self, round_: int, group: str = "") -> Path:
         return self.root / f"round-{round_}" / "-".join(filter(None, ("pseudo", group)))
 

@@ -33,7 +33,7 @@ from l4s.metrics import (
 )
 from l4s.recipe import Threshold
 from l4s.submit import BROKEN_HDF5, BROKEN_ZIP, MAX_MEMBER, MEMBER_NAME
-from l4s.thresholds import CONTAMINATION, EXPECTED_F1, cuts, label_free, plain
+from l4s.thresholds import CONTAMINATION, EXPECTED_F1, HELDOUT, cuts, label_free, plain
 
 IGNORE = 255
 PROBABLE, BY_DEFAULT = 0.5, "quantile"
@@ -77,8 +77,8 @@ class ScoreRow:
     `f1_low` and `f1_high` bound F1 at 95 % over patches drawn again. `mean_iou` is the mean of landslide's and
     background's. Those with a default need probabilities and are None for masks; what is called oracle chose its
     threshold with the labels at hand. `auroc` is None, too, where a class is missing. `cuts` are the scores at thresholds
-    that were chosen without labels, by name: "expected_f1" of probabilities, "quantile" and "otsu" of scores that are only
-    ordered; and at the "oracle".
+    that were chosen without these labels, by name: "expected_f1" of probabilities, "quantile" and "otsu" of scores that are
+    only ordered, those given by the caller; and at the "oracle".
     """
 
     patches: int
@@ -130,6 +130,7 @@ def score(
     truth: Truth,
     *,
     threshold: float | None = None,
+    others: Mapping[str, float] = MappingProxyType({}),
     seed: int = 0,
     draws: int = 1000,
     allow_subset: bool = False,
@@ -140,7 +141,8 @@ def score(
     `contamination` above it which their file carries. Where a patch has one value and its truth is a mask, the truth is
     its label by the rule that the file carries.
     Every patch predicted must be in the truth. Every patch of the truth must be predicted too, unless `allow_subset`
-    says that only a part of them is meant to be scored (a hold-out, a region). `seed` and `draws` are the bootstrap's.
+    says that only a part of them is meant to be scored (a hold-out, a region). `others` are further thresholds by name, whose
+    scores join the `cuts`. `seed` and `draws` are the bootstrap's.
 
     Raises DataError for ids that do not match, masks of another size, and values that cannot be.
     """
@@ -155,7 +157,7 @@ def score(
         region = truth.region[row]
         codes[region] = codes.get(region, 0) + code_counts(values, target, valid)
     source = {name: getattr(probs, name) for name in ("domain", "fingerprint", "kind", "member", "tta")}
-    return _table(truth, rows, tallies, codes, at, source, (seed, draws), chosen)
+    return _table(truth, rows, tallies, codes, at, source, (seed, draws), {**chosen, **others})
 
 
 def value_counts(probs: ProbFile, truth: Truth) -> np.ndarray:
@@ -176,10 +178,13 @@ def threshold_of(probs: ProbFile, wanted: Threshold | None = None) -> float:
     By default probabilities are cut at 0.5, and scores that are only ordered at their quantile.
 
     Raises:
-        DataError: "expected_f1" of scores that are only ordered, which are no probabilities.
+        DataError: "expected_f1" of scores that are only ordered, which are no probabilities; "heldout", which a run knows
+            (`l4s.plan.known_threshold`) and a file does not.
     """
     if isinstance(wanted, float):
         return wanted
+    if wanted == HELDOUT:
+        raise DataError(f"{probs.path} does not know its held-out sources, only a run does: give the run, or a number")
     if probs.kind == "probability":
         return PROBABLE if wanted is None else _thresholds(probs)[EXPECTED_F1]
     if wanted is not None:

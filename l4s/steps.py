@@ -19,10 +19,10 @@ from l4s.errors import RunError
 from l4s.experiment import Experiment, weights
 from l4s.fit import Job, clean, fit
 from l4s.inputs import part_of, view_of
-from l4s.judge import heldout_scores
+from l4s.judge import heldout_scores, heldout_thresholds
 from l4s.load import Member
 from l4s.member import adapt_member, adapts, initial_member, norm_domains, trained_member
-from l4s.plan import submission_facts
+from l4s.plan import known_threshold, submission_facts
 from l4s.predict import predict
 from l4s.pseudo import PseudoLabels, changed, open_pseudo, pseudo, warnings
 from l4s.recipe import Tta, fingerprint
@@ -174,6 +174,7 @@ def run_ensemble(x: Experiment, number: int) -> None:
         if x.engine.main:
             table = x.plan.weights(members) or {member.name: 1.0 for member in members}
             rundir.write_json(folder / "weights.json", table)
+            rundir.write_json(x.run.heldout(number, group), heldout_thresholds(x, folder))
             rundir.finish(folder, fingerprint(table))
         x.engine.wait()
 
@@ -185,8 +186,9 @@ def run_submit(x: Experiment) -> None:
         return
     for group in x.grouped(x.trained(last)):
         folder = x.run.ensemble(last, group)
-        probs = open_probs(x.run.probs(folder, config.domain, x.recipe.ensemble_tta))
-        threshold = threshold_of(probs, config.threshold)
+        tta = x.recipe.ensemble_tta
+        probs = open_probs(x.run.probs(folder, config.domain, tta))
+        threshold = threshold_of(probs, known_threshold(x.plan, config.threshold, last, group, tta))
         facts = submission_facts(x.plan, last, group, threshold=threshold, min_area=config.min_area)
         out = x.run.entry(x.recipe.name, config.domain, group)
         if not _is_packed(out, probs, threshold, config.min_area, facts):

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from l4s.thresholds import EXPECTED_F1, HELDOUT
+
 Row = Mapping[str, Any]
 Cell = Callable[[Row], str]
 NOTHING = "no landslide there"
@@ -11,7 +13,8 @@ HOW = (
     "F1 of the landslide class at threshold 0.5, pooled over all pixels, or over patches where it says so; "
     "in brackets its 95 % interval over patches drawn "
     "again (neighbouring patches are alike: about a new region the doubt is larger); ± is the standard deviation over seeds. "
-    '*Label-free* is cut where F1 would be highest if the probabilities were true (`threshold = "expected_f1"`); '
+    '*Held-out* is cut where F1 on the held-out sources is highest (`threshold = "heldout"`), '
+    '*label-free* where F1 would be highest if the probabilities were true (`threshold = "expected_f1"`); '
     "*oracle* chose its threshold with the labels it is scored on: a bound, not a result."
 )
 HOW_SCORES = (
@@ -98,17 +101,20 @@ def _detail(rows: Sequence[Row]) -> str:
         "mean IoU",
         "accuracy",
         "AP",
-        "label-free F1",
-        "oracle F1",
     ]
+    chosen = any(_cut(row, HELDOUT) for row in rows)
     printed = any("printed_scores" in row for row in rows)
+    header += [*(["held-out F1"] if chosen else []), "label-free F1", "oracle F1"]
     header += ["found / true share", *(["printed"] if printed else [])]
     body = []
     for row in rows:
-        body.append([str(row["round"]), _label(row), *_scores(row), *([_printed_scores(row)] if printed else [])])
+        body.append(
+            [str(row["round"]), _label(row), *_scores(row, chosen), *([_printed_scores(row)] if printed else [])]
+        )
         blank = [""] if printed else []
         body += [
-            ["", f"&nbsp; {name}", *_scores(region), *blank] for name, region in sorted(row.get("regions", {}).items())
+            ["", f"&nbsp; {name}", *_scores(region, chosen), *blank]
+            for name, region in sorted(row.get("regions", {}).items())
         ]
     return _table(header, body)
 
@@ -136,11 +142,13 @@ def _printed_scores(row: Row) -> str:
     return ", ".join(f"{text} {scores[name]:g}" for name, text in PRINTED.items() if name in scores)
 
 
-def _scores(row: Row) -> list[str]:
+def _scores(row: Row, chosen: bool) -> list[str]:
+    """Cells of a row; with that of the threshold chosen on held-out sources where any row of its table has one."""
     shares = f"{row['predicted_share']:.2%} / {row['true_share']:.2%}"
     keys = ("precision", "recall", "iou", "mean_iou", "accuracy", "average_precision")
     numbers = [_mean(row, key) for key in keys]
-    return [str(row.get("patches", "")), _f1(row), *numbers, _label_free(row), _oracle(row), shares]
+    cuts = [_at(row, name) for name in ([HELDOUT] if chosen else []) + [EXPECTED_F1]]
+    return [str(row.get("patches", "")), _f1(row), *numbers, *cuts, _oracle(row), shares]
 
 
 def _ordered(row: Row) -> bool:
@@ -150,11 +158,16 @@ def _ordered(row: Row) -> bool:
 
 def label_free(row: Row) -> Mapping[str, float] | None:
     """The scores of a row of probabilities at the threshold that reads no labels."""
-    return (row.get("cuts") or {}).get("expected_f1")
+    return _cut(row, EXPECTED_F1)
 
 
-def _label_free(row: Row) -> str:
-    cut = label_free(row)
+def _cut(row: Row, name: str) -> Mapping[str, float] | None:
+    found: Mapping[str, float] | None = (row.get("cuts") or {}).get(name)
+    return found
+
+
+def _at(row: Row, name: str) -> str:
+    cut = _cut(row, name)
     return "" if cut is None or row["true_share"] == 0 else f"{cut['f1']:.3f} (at {cut['threshold']:.2f})"
 
 

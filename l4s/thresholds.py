@@ -13,6 +13,7 @@ from l4s.metrics import CODE_VALUES, accuracy_of, best_threshold, code_counts, m
 
 CONTAMINATION = 0.05  # the paper names no threshold
 EXPECTED_F1: Final = "expected_f1"
+HELDOUT: Final = "heldout"
 
 
 @dataclass(frozen=True)

@@ -475,6 +475,13 @@ def test_tables_that_contradict_each_other(tmp_path, lines, message):
         load(tmp_path, *lines)
 
 
+def test_a_threshold_is_chosen_on_patches_that_a_source_holds_out(tmp_path):
+    lines = ("[submit]", "domain = 'away'", "threshold = 'heldout'")
+    load(tmp_path, *lines)
+    with pytest.raises(RecipeError, match="chosen on held-out patches, but no source holds any out"):
+        load(tmp_path, *lines, sets=["domain.home.holdout={}"])
+
+
 def test_parts_of_one_deal_go_together(tmp_path):
     load(tmp_path, *DEALT, "shares = { a = 0.5, b = 0.5 }")
 

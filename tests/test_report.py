@@ -178,6 +178,27 @@ def test_scores_against_sklearn(x, rows):
         assert row["patches"] == len(masks)
 
 
+def test_targets_are_cut_where_the_held_out_source_was_best(x, rows):
+    home = find(rows, round=0, name="n", domain="home")
+    assert "heldout" not in home["cuts"]  # that is its oracle
+    row = find(rows, round=1, name="n", domain="away")  # of round 1, where n has not predicted home
+    assert "heldout" not in row["cuts"]
+    write(x, 1, "n", "home")
+    row = find(score_run(x), round=1, name="n", domain="away")
+    x.run.probs(x.run.member(1, "n"), "home", "none").unlink()
+    home_masks, home_values = truth_and_values(x, home | {"round": 1})
+    cut = row["cuts"]["heldout"]
+    best = max(f1_score(home_masks.ravel(), home_values.ravel() >= at) for at in np.unique(home_values))
+    assert f1_score(home_masks.ravel(), home_values.ravel() >= cut["threshold"]) == pytest.approx(best)
+    masks, values = truth_and_values(x, row)
+    known = masks != 255
+    assert cut["f1"] == pytest.approx(f1_score(masks[known], values[known] >= cut["threshold"]))
+    assert row["regions"]["north"]["cuts"]["heldout"]["threshold"] == cut["threshold"]
+    page = x.run.table.with_suffix(".md").read_text().split("## away, tta d4")[1]
+    assert "held-out F1" in page and f"{cut['f1']:.3f} (at {cut['threshold']:.2f})" in page
+    score_run(x)
+
+
 def test_ignored_pixels_were_there(x):
     assert (np.asarray(x.domains["away"].cache.masks) == 255).sum() == 5 * 16
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from data_factory import RECIPE, write_data, write_recipe, write_split
 from safetensors.torch import load_file
+from sklearn.metrics import f1_score
 
 from l4s import fit, rundir
 from l4s.data.probs import open_probs
@@ -537,6 +538,18 @@ def test_a_submission_of_other_settings_is_packed_again(place, tmp_path, change)
     after = packed(tmp_path / "run")[1]
     assert (after.threshold, after.min_area) != (before.threshold, before.min_area)
     assert after.fingerprint == before.fingerprint
+
+
+def test_a_threshold_is_chosen_on_the_held_out_source(place, tmp_path):
+    x = opened(place, tmp_path / "run", "rounds=0", "submit.threshold=heldout")
+    run_recipe(x)
+    probs = open_probs(x.run.probs(x.run.ensemble(0), "home", x.recipe.ensemble_tta))
+    values = np.concatenate([patch.ravel() for patch in probs.patches()])
+    truth = np.concatenate([mask.ravel() for mask in x.domains["home"].cache.masks[x.domains["home"].heldout]])
+    chosen = packed(tmp_path / "run")[1].threshold
+    assert chosen != 0.5
+    best = max(f1_score(truth, values >= at) for at in np.unique(values))
+    assert f1_score(truth, values >= chosen) == pytest.approx(best)
 
 
 @pytest.mark.parametrize(("stop", "last"), [(0.9999, 1), (1e-9, 3)])

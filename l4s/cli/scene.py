@@ -52,9 +52,10 @@ def predict(
     threshold: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            metavar="NUMBER|expected_f1",
-            help="Landslide from here on, for the mask; expected_f1: where F1 would be highest if the probabilities were "
-            "true. Default: that of the run's submissions, else 0.5.",
+            metavar="NUMBER|heldout|expected_f1",
+            help="Landslide from here on, for the mask; heldout: where the run's F1 on its held-out sources is highest; "
+            "expected_f1: where F1 would be highest if the probabilities were true. Default: that of the run's submissions, else "
+            "0.5.",
         ),
     ] = None,
     window: Annotated[

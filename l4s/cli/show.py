@@ -96,14 +96,13 @@ def threshold(text: str | None) -> "Threshold | None":
     Raises:
         DataError: it is neither.
     """
-    from l4s.thresholds import EXPECTED_F1
+    from l4s.thresholds import EXPECTED_F1, HELDOUT
 
-    if text is None:
-        return None
+    rules: dict[str | None, Threshold | None] = {None: None, EXPECTED_F1: EXPECTED_F1, HELDOUT: HELDOUT}
     try:
-        return EXPECTED_F1 if text == EXPECTED_F1 else float(text)
+        return rules[text] if text in rules else float(str(text))
     except ValueError as error:
-        raise DataError(f"threshold {text!r} is neither a number nor {EXPECTED_F1}") from error
+        raise DataError(f"threshold {text!r} is neither a number nor {EXPECTED_F1} nor {HELDOUT}") from error
 
 
 def _told_width() -> bool:

@@ -25,9 +25,9 @@ def pack(
     threshold: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            metavar="NUMBER|expected_f1",
-            help="Landslide from here on; expected_f1: where F1 would be highest if the probabilities were true. Default: "
-            "the run's own, else 0.5.",
+            metavar="NUMBER|heldout|expected_f1",
+            help="Landslide from here on; heldout: where a run's F1 on its held-out sources is highest; expected_f1: where F1 would "
+            "be highest if the probabilities were true. Default: the run's own, else 0.5.",
         ),
     ] = None,
     min_area: Annotated[

@@ -11,7 +11,7 @@ from l4s.errors import RunError
 from l4s.load import Member
 from l4s.member import adapts
 from l4s.models import ANSWERS
-from l4s.plan import Plan, find_group, one_cell, read_plan
+from l4s.plan import Plan, find_group, known_threshold, one_cell, read_plan
 from l4s.recipe import DomainConfig, Normalise, Threshold, Tta, fingerprint
 from l4s.scene.raster import Scene, open_scene
 from l4s.session import Machine
@@ -30,7 +30,7 @@ class SceneUse:
     `round`, `group`, `normalise` and `tta` as in `l4s.apply.Use`; `separated` takes the scene's own statistics. `window`
     and `stride` are in pixels: by default the side of the patches that the run was trained on, and half of it, or all of
     it where members answer once a window: their answer is that of the `stride` x `stride` pixels at its corner. `batch`
-    windows are predicted at a time. `threshold` cuts the mask: a number, or "expected_f1". `shard` (i, n), i from 1, is the
+    windows are predicted at a time. `threshold` cuts the mask: a number, "expected_f1" or "heldout". `shard` (i, n), i from 1, is the
     part of the rows of windows that this process takes. `bands` names the file's bands in file order, where it does not.
     """
 
@@ -91,7 +91,8 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
     """
     plan = read_plan(one_cell(run))
     number = finished_round(plan, use.round, use.group)
-    members = plan.groups(number)[find_group(plan, number, use.group)]
+    group = find_group(plan, number, use.group)
+    members = plan.groups(number)[group]
     _refuse_made(plan)
     for member in members:
         _refuse_adabn(member)
@@ -105,6 +106,8 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
         threshold = submit.threshold if submit else THRESHOLD
     if threshold == EXPECTED_F1 and kind != "probability":
         raise RunError(f"the values are only ordered, and {EXPECTED_F1} needs probabilities: give --threshold a number")
+    tta = cast(Tta, known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta)))
+    threshold = known_threshold(plan, threshold, number, group, tta)
     _check(window, stride, threshold)
     modes = {member.name: _mode(plan, member, use.normalise) for member in members}
     if (target := by_subdomains(plan)) and "separated" in modes.values():
@@ -115,7 +118,7 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
         members,
         modes,
         open_scene(scene, plan.recipe.bands.names, use.bands),
-        cast(Tta, known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta))),
+        tta,
         window,
         stride,
         plan.recipe.predict.batch if use.batch is None else use.batch,

@@ -53,6 +53,25 @@ def test_masks_are_cut_where_the_expected_f1_is_highest(l4s, probs, tmp_path):
     check_masks(tmp_path / "x.zip", probs, threshold, 0)
 
 
+def test_masks_are_cut_where_the_held_out_source_was_best(l4s, tiny, tmp_path):
+    shown = l4s("submit", "pack", tiny / "run", "--out", tmp_path / "x.zip", "--threshold", "heldout", "--json")
+    assert shown.exit_code == 0, shown.output
+    (row,) = [
+        row
+        for row in json.loads((tiny / "run/table.json").read_text())["rows"]
+        if (row["round"], row["kind"], row["domain"], row["tta"]) == (1, "ensemble", "home", "d4")
+    ]
+    assert json.loads(shown.stdout)["threshold"] == row["oracle_threshold"]
+
+
+def test_a_run_of_an_older_version_knows_no_threshold_of_its_held_out_source(l4s, tiny, tmp_path):
+    shutil.copytree(tiny / "run", tmp_path / "run")
+    (tmp_path / "run/round-1/ensemble/heldout.json").unlink()
+    shown = l4s("submit", "pack", tmp_path / "run", "--out", tmp_path / "x.zip", "--threshold", "heldout")
+    assert shown.exit_code == 2
+    assert "`l4s ensemble " in shown.output and "--round 1` adds it" in " ".join(shown.output.split())
+
+
 def test_a_run_gives_the_zip_that_it_ended_in(l4s, tiny, tmp_path):
     shown = l4s("submit", "pack", tiny / "run", "--out", tmp_path / "tiny-away.zip")
     assert shown.exit_code == 0, shown.output
@@ -87,6 +106,7 @@ def test_an_earlier_round_is_packed_with_a_warning(l4s, tiny, tmp_path):
         ("PROBS --out x.zip --domain d", "can be chosen of a run only"),
         ("PROBS --out x.zip --threshold 1.0", "threshold is 1.0"),
         ("PROBS --out x.zip --threshold half", "threshold 'half' is neither a number nor expected_f1"),
+        ("PROBS --out x.zip --threshold heldout", "does not know its held-out sources"),
         ("PROBS --out x.tar", "rename 'x.tar'"),
         ("RUN --out x.zip --domain way", "no domain 'way', did you mean 'away'"),
         ("nowhere --out x.zip", "nowhere does not exist"),

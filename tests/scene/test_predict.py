@@ -16,7 +16,7 @@ from l4s.errors import DataError, RecipeError, RunError
 from l4s.experiment import weights
 from l4s.member import trained_member
 from l4s.plan import read_plan
-from l4s.rundir import RunDir
+from l4s.rundir import RunDir, write_json
 from l4s.scene import job
 from l4s.scene.job import SceneUse, read_shard
 from l4s.scene.parts import mask_of
@@ -297,6 +297,15 @@ def test_a_mask_is_cut_where_the_expected_f1_of_the_scene_is_highest(scene_run, 
     assert 0 < threshold < 0.4
     np.testing.assert_array_equal(read(mask_of(tmp_path / "o.tif")), np.where(known, found / 254 >= threshold, 255))
     assert float(read_tags(mask_of(tmp_path / "o.tif"))["L4S_THRESHOLD"]) == pytest.approx(threshold, abs=1e-12)
+
+
+def test_a_mask_is_cut_where_the_held_out_source_was_best(scene_run, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(scene_run, run)
+    write_json(RunDir(run).heldout(0), {"none": 0.25, "d4": 0.75})
+    says(monkeypatch, lambda window: window[:, 0].sigmoid())
+    found = run_on(run, write_scene(tmp_path / "s.tif", noise()), tmp_path / "o.tif", threshold="heldout")
+    np.testing.assert_array_equal(read(mask_of(tmp_path / "o.tif")), found / 254 >= 0.25)
 
 
 def test_scores_have_no_expected_f1(scene_run, tmp_path, monkeypatch):
