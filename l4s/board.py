@@ -55,11 +55,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Standing:
-    """A row where it ranks: what its card has other than the best row's, and why to mistrust its local score."""
+    """A row where it ranks: what its card has other than the best row's, and why to mistrust its local score.
+
+    Without a score there is no best row, and nothing to compare with: `changes` is None, as it is of the best one itself.
+    """
 
     row: Row
-    changes: tuple[str, ...]
+    changes: tuple[str, ...] | None
     flags: tuple[str, ...]
+
+    @property
+    def best(self) -> bool:
+        return self.changes is None and self.row.board_score is not None
 
 
 COLUMNS = tuple({"local": "local_scores"}.get(each.name, each.name) for each in fields(Row))
@@ -145,7 +152,7 @@ def rank(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 
 def standings(folder: Path) -> tuple[Standing, ...]:
-    """The whole board, ranked, compared with its best row, which has a score, with what to mistrust.
+    """The whole board, ranked, compared with its best row, with what to mistrust.
 
     Local scores at another threshold than the submission's are shown, and compared with nothing.
 
@@ -154,13 +161,13 @@ def standings(folder: Path) -> tuple[Standing, ...]:
     """
     rows = rank(read_board(folder))
     cards = {row.submission: _kept_card(folder, row) for row in rows}
-    best = cards[rows[0].submission] if rows and rows[0].board_score is not None else None
+    best = rows[0] if rows and rows[0].board_score is not None else None
     apart = {name: _cut_otherwise(name, card) for name, card in cards.items()}
     flags = divergences([replace(row, local={}) if apart[row.submission] else row for row in rows])
     return tuple(
         Standing(
             row,
-            differences(cards[row.submission], best) if best else (),
+            differences(cards[row.submission], cards[best.submission]) if best and row != best else None,
             (*apart[row.submission], *flags[row.submission]),
         )
         for row in rows

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from l4s.data.sampler import share_rows
 from l4s.errors import RecipeError, did_you_mean
-from l4s.groups import by_group, predicted
+from l4s.groups import by_group, predicted, round_of, trained
 from l4s.models import ANSWERS, check_options
 from l4s.models.siamese import joined_channels
 from l4s.recipe import Recipe
@@ -115,40 +115,38 @@ def _rounds(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
         for name in (*entry.train, *entry.labels_from):
             if name not in known:
                 yield f"[[round]] {entry.round} names {name!r}{did_you_mean(name, known)}"
-        if entry.labels_from and entry.round == 0:
-            yield "[[round]] 0 has labels_from, but round 0 trains without pseudo labels: leave it out"
-        before = next((e.train for e in recipe.round if e.round == entry.round - 1), ())
-        trained = [member for member in members if not before or member.named(before)]
-        if idle := [name for name in entry.labels_from if not any(member.named([name]) for member in trained)]:
+        if not entry.round:
+            if entry.labels_from:
+                yield "[[round]] 0 has labels_from, but round 0 trains without pseudo labels: leave it out"
+            continue
+        before = trained(recipe, members, entry.round - 1)
+        if idle := [name for name in entry.labels_from if not any(member.named([name]) for member in before)]:
             yield f"[[round]] {entry.round} takes labels from {idle[0]!r}, which round {entry.round - 1} does not train"
 
 
 def _starts(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
     """A member starts from weights that its round, or the round before, has made."""
     before: set[str] = set()
-    steps = {entry.round: entry.steps for entry in recipe.round if entry.steps is not None}
     for number in range(recipe.rounds + 1):
-        named = next((entry.train for entry in recipe.round if entry.round == number), ())
-        trained = {member.name: member for member in members if not named or member.named(named)}
-        for name, member in trained.items():
+        steps = round_of(recipe, number).steps
+        now = {member.name: member for member in trained(recipe, members, number)}
+        for name, member in now.items():
             continues = number and member.config.train.start == "continue"
             if continues and name not in before:
                 yield f"member {name!r} continues in round {number}, but round {number - 1} does not train it"
-            if steps.get(number) == 0 and not continues and member.init is None:
+            if steps == 0 and not continues and member.init is None:
                 yield f"member {name!r} is not trained in round {number} (steps = 0), and has no init to start from"
-            if 0 < steps.get(number, 0) <= member.config.train.freeze:
-                yield f"member {name!r} freezes its encoder for all {steps[number]} steps of round {number}: lower train.freeze"
-            if 0 < steps.get(number, 0) <= member.config.train.schedule.warmup:
-                yield (
-                    f"member {name!r} warms up for all {steps[number]} steps of round {number}: lower train.schedule.warmup"
-                )
+            if steps and steps <= member.config.train.freeze:
+                yield f"member {name!r} freezes its encoder for all {steps} steps of round {number}: lower train.freeze"
+            if steps and steps <= member.config.train.schedule.warmup:
+                yield f"member {name!r} warms up for all {steps} steps of round {number}: lower train.schedule.warmup"
             init = (member.init or "").removeprefix("member:")
-            if not continues and init != (member.init or "") and init not in trained:
+            if not continues and init != (member.init or "") and init not in now:
                 yield f"member {name!r} starts from {init!r}, which round {number} does not train"
             features = (member.features or "").removeprefix("member:")
-            if features and features not in trained:
+            if features and features not in now:
                 yield f"member {name!r} has features of {features!r}, which round {number} does not train"
-        before = set(trained)
+        before = set(now)
 
 
 def _ensemble(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:

@@ -1,14 +1,25 @@
-"""Which members are averaged with each other, and which domains they predict together; imports no torch."""
+"""Which members train in a round, are averaged with each other, and predict which domains together; imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from l4s.recipe import Recipe
+from l4s.recipe import Recipe, Round
 
 if TYPE_CHECKING:
     from l4s.load import Member
+
+
+def round_of(recipe: Recipe, number: int) -> Round:
+    """What the recipe says of a round."""
+    return next((entry for entry in recipe.round if entry.round == number), Round(round=number))
+
+
+def trained(recipe: Recipe, members: Sequence[Member], number: int) -> list[Member]:
+    """Those of the members that train in a round: all, or those that its `[[round]]` names."""
+    names = round_of(recipe, number).train
+    return [member for member in members if not names or member.named(names)]
 
 
 def group(recipe: Recipe, members: Sequence[Member], member: Member) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l4s.errors import RunError, did_you_mean
-from l4s.groups import by_group, group, predicted
+from l4s.groups import by_group, group, predicted, round_of, trained
 from l4s.load import Member, expand, parse_recipe
 from l4s.recipe import Recipe, Round, Threshold, Tta
 from l4s.rundir import RunDir, command, read_json
@@ -27,13 +27,12 @@ class Plan:
 
     def round(self, number: int) -> Round:
         """What the recipe says of a round."""
-        return next((entry for entry in self.recipe.round if entry.round == number), Round(round=number))
+        return round_of(self.recipe, number)
 
     def trained(self, number: int) -> list[Member]:
         """The members that train in a round."""
-        entry = self.round(number)
-        chosen = [member for member in self.members if not entry.train or member.named(entry.train)]
-        return chosen if entry.steps is None else [with_steps(member, entry.steps) for member in chosen]
+        chosen, steps = trained(self.recipe, self.members, number), self.round(number).steps
+        return chosen if steps is None else [with_steps(member, steps) for member in chosen]
 
     def last_round(self) -> int:
         """The round that a run ends with: the recipe's last, or the one before labels that no longer change."""

@@ -131,7 +131,7 @@ def test_local_scores_of_all_areas_are_compared_with_nothing_either(tmp_path: Pa
 def test_none_is_the_best_before_there_is_a_score(tmp_path: Path, board: Path) -> None:
     add_submission(made(tmp_path, "a"), board)
     add_submission(made(tmp_path, "b", threshold=0.25), board)
-    assert [each.changes for each in standings(board)] == [(), ()]
+    assert [each.changes for each in standings(board)] == [None, None]
     shown = CliRunner().invoke(app, ["submit", "board", "--folder", str(board)])
     assert shown.exit_code == 0 and "│ best" not in shown.stdout
 
@@ -154,7 +154,7 @@ def test_what_changed_against_the_best(tmp_path: Path, board: Path) -> None:
     add_submission(made(tmp_path, "good", members=["x", "y"]), board, private=0.6)
     add_submission(made(tmp_path, "bad", threshold=0.25, members=["x"], round=0), board, private=0.5)
     best, other = standings(board)
-    assert (best.row.submission, best.changes) == ("good", ())
+    assert (best.row.submission, best.changes) == ("good", None) and best.best and not other.best
     assert other.changes == ("round 0 (best 1)", "members x (best x y)", "threshold 0.25 (best 0.5)")
 
 

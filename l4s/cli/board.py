@@ -45,15 +45,15 @@ def board(
     if not ranked:
         typer.echo(f"no submissions in {folder}: add one with `l4s submit add ZIP --public F1`")
         return
-    best = ranked[0] if ranked[0].row.board_score is not None else None
-    show.table(str(folder), HEADER, [_line(each, best) for each in ranked], names=6)
+    show.table(str(folder), HEADER, [_line(each) for each in ranked], names=6)
     for sentence in (sentence for each in ranked for sentence in each.flags):
         typer.echo(show.coloured(f"! {sentence}", "yellow"))
 
 
-def _line(each: "Standing", best: "Standing | None") -> tuple[str, ...]:
+def _line(each: "Standing") -> tuple[str, ...]:
     row = each.row
-    changes = "best" if each is best else "; ".join(each.changes) or ("nothing its card tells" if best else "")
+    told = "" if each.changes is None else "; ".join(each.changes) or "nothing its card tells"
+    changes = "best" if each.best else told
     scores = (_score(row.local_score), _score(row.public), _score(row.private))
     return ("!" if each.flags else "", row.submission, row.run, row.recipe, changes, row.note, *scores)
 
