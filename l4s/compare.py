@@ -7,8 +7,9 @@ import numpy as np
 
 from l4s.data.probs import open_probs
 from l4s.errors import DataError
+from l4s.masks import read_masks
 from l4s.postprocess import masks
-from l4s.score import ScoreTable, Truth, read_masks, score, score_masks
+from l4s.score import ScoreTable, Truth, score, score_masks
 
 PROBS = ".h5"
 

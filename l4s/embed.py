@@ -27,14 +27,9 @@ def embed(engine: Engine, model: nn.Module, view: View, out: Path, batch: int) -
     Raises:
         RunError: the network has no embedding, or one that float16 cannot hold.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = rundir.part(out)
-    try:
+    with rundir.whole(out) as part:
         _fill(engine, model.eval(), view, part, out, batch)
         rundir.reached("embed.written")
-        rundir.replace_durably(part, out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def open_embeddings(path: Path) -> np.ndarray:

@@ -23,7 +23,7 @@ from l4s.load import Member, expand
 from l4s.member import adapts, norm_row
 from l4s.plan import AFTERWARDS, NOT_LEARNT, ROUND_KEYS, Plan
 from l4s.recipe import Normalise, Recipe, Round, TaskConfig, Tta, fingerprint
-from l4s.rundir import RunDir, read_json
+from l4s.rundir import RunDir
 
 ROUND = re.compile("round-[0-9]+")
 FORMAT = 1  # raised when a step's meaning changes without a key of the recipe changing
@@ -238,7 +238,7 @@ def _refuse_other_settings(x: Experiment) -> None:
     for number in range(x.recipe.rounds + 1):
         for member in x.trained(number):
             folder = x.run.member(number, member.name)
-            if not any((folder / name).is_file() for name in ("done.json", "started.json")):
+            if not rundir.begun(folder):
                 continue
             try:
                 key = x.fit_key(member, number)
@@ -281,13 +281,13 @@ def weights(folder: Path) -> list[Path]:
     Raises:
         RunError: its training is not finished.
     """
-    if not (folder / "done.json").is_file():
+    if not rundir.finished(folder):
         number = folder.parent.name.removeprefix("round-")
         raise RunError(
             f"{folder} holds no finished training: run "
             f"{rundir.command(folder.parents[1], 'train', '--round', number, '--member', folder.name)} first"
         )
-    return [folder / name for name in read_json(folder / "done.json")["weights"]]
+    return [folder / name for name in rundir.facts_of(folder)["weights"]]
 
 
 def _options(task: TaskConfig, names: set[str], named: bool) -> TaskConfig:
@@ -297,7 +297,6 @@ def _options(task: TaskConfig, names: set[str], named: bool) -> TaskConfig:
 
 def _content(path: Path) -> str:
     """The fingerprint of the step that made a file of weights; the file's own digest where no step did."""
-    done = path.parent / "done.json"
-    if done.is_file():
-        return f"{read_json(done)['fingerprint']}/{path.name}"
+    if rundir.finished(path.parent):
+        return f"{rundir.facts_of(path.parent)['fingerprint']}/{path.name}"
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -24,7 +24,7 @@ from l4s.tasks.segment import At
 
 LOG_EVERY = 20  # steps between lines of metrics.jsonl, and looks at whether the loss is finite
 SAVE_SECONDS = 60.0  # between saved states, at the next line of metrics
-EARLIER_STATE, METRICS = "last.safetensors", "metrics.jsonl"
+EARLIER_STATE = "last.safetensors"
 FEW_ROWS = 4  # of a kind in a process, below which BatchNorm's statistics of a batch mean little
 MEMORY = "enlarge train.accumulate (the results are nearly the same), use --precision bf16, or lower train.batch"
 
@@ -84,7 +84,7 @@ def fit(engine: Engine, job: Job) -> list[Path]:
     work, train = _begin(engine, job), job.train
     items = range(work.progress.step * train.accumulate, train.steps * train.accumulate)
     stream = iter(batches(work.steps, items, engine.workers))
-    interval = Interval(job.name, train.batch, job.folder / METRICS if engine.main else None)
+    interval = Interval(job.name, train.batch, job.folder / rundir.METRICS if engine.main else None)
     last_save = time.monotonic()
 
     with log.live(job.name, train.steps) as show:
@@ -115,7 +115,7 @@ def _begin(engine: Engine, job: Job) -> Training:
             f"{job.name}: step {progress.step} was saved last as this process sees it, but {first} was: start again"
         )
     if engine.main:
-        trim_metrics(job.folder / METRICS, progress.step)
+        trim_metrics(job.folder / rundir.METRICS, progress.step)
     return Training(engine, job, steps, core, engine.distribute(core), optimiser, average, progress)
 
 
@@ -316,9 +316,6 @@ def clean(folder: Path) -> None:
     """Drop what only an unfinished training needs; called once its `done.json` is written."""
     for pattern in ("kept-*.safetensors", EARLIER_STATE, "*.part"):
         for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-    for path in folder.glob("embeddings/*.part"):
-        if rundir.abandoned(path):
             path.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from l4s.consistency import check_recipe
 from l4s.errors import RecipeError, did_you_mean
 from l4s.overrides import DEFAULTS, Table, assign, override
 from l4s.recipe import MemberConfig, Recipe
+from l4s.rundir import CONFIG, COPY, read_json
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -174,9 +175,17 @@ def _read(path: Path, overrides: Sequence[str]) -> Table:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
-    table.setdefault("name", path.stem)
+    table.setdefault("name", _name(path))
     override(table, overrides)
     return table
+
+
+def _name(path: Path) -> str:
+    """What a recipe without a name is called: after its file, or, of the copy that a run keeps, as the run calls it."""
+    config = path.with_name(CONFIG)
+    if path.name != COPY or not config.is_file():
+        return path.stem
+    return str(read_json(config)["name"])
 
 
 def _merge(defaults: Table, table: Table) -> Table:

@@ -18,7 +18,7 @@ from l4s.models import build_model
 from l4s.models.norm import adapt_bn, convert_bn, domain_rows, norm_layers, set_domains
 from l4s.predict import View, share
 from l4s.recipe import DomainConfig, Recipe, Tta
-from l4s.rundir import read_json
+from l4s.rundir import CONFIG, read_json
 from l4s.state import read_weights
 from l4s.tasks import Task
 from l4s.tta import average
@@ -94,7 +94,7 @@ def _check_bands(file: Path, bands: Bands) -> None:
     Raises:
         RecipeError: the same bands stand in another order, or are made in another way.
     """
-    config = file.parent / "config.json"
+    config = file.parent / CONFIG
     stored = read_json(config).get("bands") if config.is_file() else None
     if not isinstance(stored, dict) or "file" not in stored:  # the configuration of another program
         return
@@ -167,7 +167,7 @@ def adapt_member(
 
 def stored_domains(path: Path) -> list[str]:
     """The domains whose statistics a file of weights holds: what its step wrote beside it; other files hold one set."""
-    about = path.with_name("config.json")
+    about = path.with_name(CONFIG)
     return list(read_json(about).get("norm", [TRAINED])) if about.is_file() else [TRAINED]
 
 

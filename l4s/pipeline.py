@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from l4s import log
+from l4s import log, rundir
 from l4s.errors import RunError, did_you_mean
 from l4s.experiment import Experiment
 from l4s.load import Member
@@ -32,7 +32,7 @@ def run_recipe(x: Experiment) -> None:
 def _tell_finished(x: Experiment, number: int) -> None:
     """A round whose steps are there takes no time and says nothing by itself."""
     members = x.trained(number)
-    there = sum((x.run.member(number, member.name) / "done.json").is_file() for member in members)
+    there = sum(rundir.finished(x.run.member(number, member.name)) for member in members)
     if there:
         log.info(f"round {number}: {there} of {len(members)} members are trained already")
 

@@ -9,7 +9,7 @@ from l4s.errors import RunError, did_you_mean
 from l4s.groups import by_group, group, predicted, round_of, trained
 from l4s.load import Member, expand, parse_recipe
 from l4s.recipe import Recipe, Round, Threshold, Tta
-from l4s.rundir import RunDir, command, read_json
+from l4s.rundir import CONFIG, RunDir, command, read_json
 from l4s.thresholds import HELDOUT
 
 ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
@@ -38,7 +38,7 @@ class Plan:
         """The round that a run ends with: the recipe's last, or the one before labels that no longer change."""
         stop = self.recipe.pseudo.stop
         for number in range(2, self.recipe.rounds + 1) if stop else ():
-            made = [self.run.pseudo(number, group) / "kept.json" for group in self.groups(number)]
+            made = [self.run.kept(number, group) for group in self.groups(number)]
             shares = [domain for path in made if path.is_file() for domain in read_json(path).values()]
             if all(path.is_file() for path in made) and all(share["changed"] < stop for share in shares):
                 return number - 1
@@ -77,7 +77,7 @@ class Plan:
 
     def changed(self, member: Member, number: int) -> list[str]:
         """Keys of a member that have other values in its folder, where its training was begun, than in the recipe."""
-        path = self.run.member(number, member.name) / "config.json"
+        path = self.run.member(number, member.name) / CONFIG
         if not path.is_file():
             return []
         was, now = read_json(path)["config"], member.config.model_dump(mode="json")

@@ -122,15 +122,13 @@ def warnings(shares: dict[str, float], source_share: float) -> Sequence[str]:
 
 
 def _write(out: Path, labels: PseudoLabels) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    with h5py.File(part, "w", track_order=False) as file:
-        file.create_dataset("id", data=list(labels.ids), dtype=h5py.string_dtype(), track_times=False)
-        for name, array in (("target", labels.target), ("weight", labels.weight)):
-            chunks = (1, *array.shape[1:])
-            file.create_dataset(name, data=array, chunks=chunks, compression="gzip", track_times=False)
-        file.attrs["fingerprint"] = labels.fingerprint
-        if labels.padding:
-            file.attrs["padding"] = labels.padding
-    rundir.reached("pseudo.written")
-    rundir.replace_durably(part, out)
+    with rundir.whole(out) as part:
+        with h5py.File(part, "w", track_order=False) as file:
+            file.create_dataset("id", data=list(labels.ids), dtype=h5py.string_dtype(), track_times=False)
+            for name, array in (("target", labels.target), ("weight", labels.weight)):
+                chunks = (1, *array.shape[1:])
+                file.create_dataset(name, data=array, chunks=chunks, compression="gzip", track_times=False)
+            file.attrs["fingerprint"] = labels.fingerprint
+            if labels.padding:
+                file.attrs["padding"] = labels.padding
+        rundir.reached("pseudo.written")

@@ -13,11 +13,19 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from l4s import log
 from l4s.errors import RunError
+
+COPY, CONFIG, ENVIRONMENT = (
+    "recipe.toml",
+    "config.json",
+    "env.json",
+)  # a recipe as it was given and as it was read; where
+STARTED, DONE, METRICS = "started.json", "done.json", "metrics.jsonl"  # of a step
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,11 @@ class RunDir:
 
     @property
     def config(self) -> Path:
-        return self.root / "config.json"
+        return self.root / CONFIG
 
     @property
     def environment(self) -> Path:
-        return self.root / "env.json"
+        return self.root / ENVIRONMENT
 
     @property
     def table(self) -> Path:
@@ -60,6 +68,10 @@ class RunDir:
     def pseudo(self, round_: int, group: str = "") -> Path:
         return self.root / f"round-{round_}" / "-".join(filter(None, ("pseudo", group)))
 
+    def kept(self, round_: int, group: str = "") -> Path:
+        """How much the pseudo labels of a round keep of each domain."""
+        return self.pseudo(round_, group) / "kept.json"
+
     @property
     def submission(self) -> Path:
         return self.root / "submission"
@@ -80,15 +92,15 @@ class RunDir:
 
 def command(run: Path, name: str, *options: object) -> str:
     """`l4s NAME` on the run or sweep cell at `run` as it was started, with these options: to be typed as it stands."""
-    cell = (run.parent / "env.json").is_file()  # a sweep is run as a whole
-    root, recipe = run.parent if cell else run, run / "recipe.toml"
+    cell = (run.parent / ENVIRONMENT).is_file()  # a sweep is run as a whole
+    root, recipe = run.parent if cell else run, run / COPY
     words = [name, str(recipe) if recipe.is_file() else "RECIPE", "--run", str(root), *_started_with(root)]
     return f"`{shlex.join(['l4s', *words, *map(str, options)])}`"
 
 
 def _started_with(root: Path) -> list[str]:
     """The data and the overrides that a run was started with; nothing where it does not say."""
-    kept = read_json(root / "env.json").get("argv", []) if (root / "env.json").is_file() else []
+    kept = read_json(root / ENVIRONMENT).get("argv", []) if (root / ENVIRONMENT).is_file() else []
     argv = [str(word) for word in kept]
     words: list[str] = []
     for place, word in enumerate(argv):
@@ -112,7 +124,25 @@ def write_atomic(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
-def replace_durably(written: Path, path: Path) -> None:
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write in place of `path`, which takes its name when the block ends without an error.
+
+    Processes that write the same file do not meet, and the last one's stays. What killed ones of this machine left goes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{escape(path.name)}.*.part"):
+        if abandoned(left):
+            left.unlink(missing_ok=True)
+    written = part(path)
+    try:
+        yield written
+        _replace_durably(written, path)
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def _replace_durably(written: Path, path: Path) -> None:
     """Give a written file its name: its content is on the disk before the name is, the name before any `done.json`."""
     _sync(written)
     os.replace(written, path)
@@ -147,16 +177,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def finished(folder: Path) -> bool:
+    """Has a step in this folder been finished, whatever its settings were?"""
+    return (folder / DONE).is_file()
+
+
+def begun(folder: Path) -> bool:
+    """Has a step in this folder been finished, or only been started?"""
+    return finished(folder) or (folder / STARTED).is_file()
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What a finished step says of itself: its `fingerprint`, and what else `finish` was given."""
+    return read_json(folder / DONE)
+
+
 def is_done(folder: Path, fingerprint: str) -> bool:
     """Has this step been finished, with exactly these settings and inputs?
 
     Raises:
         RunError: it was finished with others; nothing is overwritten.
     """
-    done = folder / "done.json"
-    if not done.is_file():
+    if not finished(folder):
         return False
-    found = read_json(done).get("fingerprint")
+    found = facts_of(folder).get("fingerprint")
     if found != fingerprint:
         raise RunError(
             f"{folder} was made with other settings or inputs (fingerprint {found}, now {fingerprint}): "
@@ -171,7 +215,7 @@ def refuse_other(folder: Path, fingerprint: str) -> None:
     Raises:
         RunError: these are others.
     """
-    started = folder / "started.json"
+    started = folder / STARTED
     if started.is_file() and read_json(started)["fingerprint"] != fingerprint:
         raise RunError(f"{folder} was started with other settings: delete the folder, or choose another --run")
 
@@ -198,7 +242,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 def finish(folder: Path, fingerprint: str, **facts: object) -> None:
     """Mark a step as finished; written after everything else in the folder."""
-    write_json(folder / "done.json", {"fingerprint": fingerprint, **facts})
+    write_json(folder / DONE, {"fingerprint": fingerprint, **facts})
 
 
 def find_equal(folder: Path, fingerprint: str, root: Path, precision: str) -> Path | None:
@@ -214,7 +258,7 @@ def _precision(done: Path, facts: Mapping[str, Any]) -> str | None:
     """What a step was finished in; of older ones, what their run or sweep says."""
     if "made" in facts:
         return str(facts["made"]["precision"])
-    places = [done.parents[depth] / "env.json" for depth in (2, 3)]
+    places = [done.parents[depth] / ENVIRONMENT for depth in (2, 3)]
     return next((str(read_json(path)["precision"]) for path in places if path.is_file()), None)
 
 
@@ -222,7 +266,7 @@ def take_over(other: Path, folder: Path, files: Sequence[str]) -> None:
     """Link the `files` of a finished step into a folder, and finish it."""
     for path in sorted(path for pattern in files for path in other.glob(pattern)):
         link(path, folder / path.name)
-    link(other / "done.json", folder / "done.json")
+    link(other / DONE, folder / DONE)
 
 
 def link(source: Path, target: Path) -> None:
@@ -258,5 +302,5 @@ def abandoned(path: Path) -> bool:
 
 def _finished(root: Path) -> Iterator[Path]:
     """`done.json` of every member in runs and sweep cells below a folder of runs."""
-    for pattern in ("*/round-*/*/done.json", "*/*/round-*/*/done.json"):
-        yield from root.glob(pattern)
+    for runs in ("*", "*/*"):
+        yield from root.glob(f"{runs}/round-*/*/{DONE}")

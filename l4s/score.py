@@ -4,15 +4,11 @@ Patches are matched by id, never by position. Scores are those of the competitio
 all patches together.
 """
 
-import io
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import h5py
 import numpy as np
 
 from l4s.data.labels import patch_label
@@ -32,7 +28,6 @@ from l4s.metrics import (
     predicted,
 )
 from l4s.recipe import Threshold
-from l4s.submit import BROKEN_HDF5, BROKEN_ZIP, MAX_MEMBER, MEMBER_NAME
 from l4s.thresholds import CONTAMINATION, EXPECTED_F1, HELDOUT, cuts, label_free, plain
 
 IGNORE = 255
@@ -210,58 +205,6 @@ def score_masks(
             raise DataError(f"the predicted mask of patch {name} must be uint8 with 0 and 1, got {_summary(mask)}")
         tallies.append(_tally(mask == 1, *_labels(truth, row, mask.shape)))
     return _table(truth, rows, tallies, None, None, {}, (seed, draws))
-
-
-def read_masks(path: Path) -> dict[str, np.ndarray]:
-    """Masks in a zip, or in the `*.h5` of a folder, called `mask_<id>.h5`: id -> (H, W) uint8.
-
-    A zip is read in memory and must hold such files at its root and nothing else, as the competition asks.
-    Raises DataError for other names, repeated ids, broken files, a missing key `mask`, and types other than uint8.
-    """
-    masks: dict[str, np.ndarray] = {}
-    for name, content in _zipped(path) if path.is_file() else _files(path):
-        match = MEMBER_NAME.fullmatch(name)
-        if match is None or match[1] in masks:
-            what = "is there twice" if match else "is not called mask_<id>.h5, or does not lie at the root"
-            raise DataError(f"{path}: {name} {what}; name every mask once, with the id of its image")
-        masks[match[1]] = _read_mask(f"{path}: {name}", content)
-    if not masks:
-        if (path / "config.json").is_file():
-            raise DataError(f"{path} is a run: give one of its probs/*.h5, or use `l4s report {path}`")
-        raise DataError(f"{path} holds no mask_<id>.h5")
-    return masks
-
-
-def _zipped(path: Path) -> Iterator[tuple[str, io.BytesIO]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if info.file_size > MAX_MEMBER:
-                    raise DataError(f"{path}: {info.filename} unpacks to over {MAX_MEMBER} bytes, which no mask takes")
-                yield info.filename, io.BytesIO(archive.read(info) if MEMBER_NAME.fullmatch(info.filename) else b"")
-    except DataError:
-        raise
-    except BROKEN_ZIP as error:
-        raise DataError(f"{path} is no sound zip ({error}); pack or download it again") from error
-
-
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    if not path.is_dir():
-        raise DataError(f"{path} does not exist; a zip or a folder of mask_<id>.h5 was expected there")
-    return ((file.name, file) for file in sorted(path.glob("*.h5")))
-
-
-def _read_mask(where: str, content: io.BytesIO | Path) -> np.ndarray:
-    try:
-        with h5py.File(content, "r") as file:
-            data = file.get("mask")
-            mask = data[()] if isinstance(data, h5py.Dataset) else None
-    except BROKEN_HDF5 as error:
-        raise DataError(f"{where} cannot be read as HDF5, make it again ({error})") from error
-    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.uint8:
-        found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else "no such array"
-        raise DataError(f"{where} must hold `mask`, (H, W) uint8; found {found}")
-    return mask
 
 
 def _positions(ids: Iterable[str], truth: Truth, allow_subset: bool) -> list[int]:

@@ -124,7 +124,7 @@ def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: M
     if engine.main:
         # not sorted: the order of a grid's axes makes the members' names
         rundir.write_atomic(run.config, (json.dumps(resolved(recipe), indent=1, allow_nan=False) + "\n").encode())
-        rundir.write_atomic(run.root / "recipe.toml", source.read_bytes())
+        rundir.write_atomic(run.root / rundir.COPY, source.read_bytes())
         for domain in domains.values():
             rundir.write_json(run.stats(domain.name), describe(domain))
     engine.wait()

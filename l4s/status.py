@@ -8,7 +8,7 @@ from typing import Any
 from l4s.errors import RecipeError
 from l4s.load import Member, load_cells
 from l4s.plan import Plan, cells, read_plan
-from l4s.rundir import RunDir, read_json
+from l4s.rundir import COPY, METRICS, RunDir, begun, finished, read_json
 
 Row = dict[str, Any]
 
@@ -81,16 +81,19 @@ def _round(plan: Plan, number: int, now: float) -> Row:
 def _pseudo(plan: Plan, number: int, group: str) -> Row:
     """Pseudo labels of one ensemble: per target domain the shares of pixels kept and, of these, of landslide."""
     folder = plan.run.pseudo(number, group)
-    done = (folder / "done.json").is_file()
-    return {"name": folder.name, "state": _state(done), "domains": read_json(folder / "kept.json") if done else {}}
+    done = finished(folder)
+    return {
+        "name": folder.name,
+        "state": _state(done),
+        "domains": read_json(plan.run.kept(number, group)) if done else {},
+    }
 
 
 def _member(plan: Plan, number: int, member: Member, now: float) -> Row:
     folder = plan.run.member(number, member.name)
-    done = (folder / "done.json").is_file()
-    begun = (folder / "started.json").is_file()
-    row: Row = {"name": member.name, "state": _state(done, begun), "steps": member.config.train.steps}
-    return row | _progress(folder / "metrics.jsonl", member, done, now) | _made(plan.probs(folder, member).values())
+    done = finished(folder)
+    row: Row = {"name": member.name, "state": _state(done, begun(folder)), "steps": member.config.train.steps}
+    return row | _progress(folder / METRICS, member, done, now) | _made(plan.probs(folder, member).values())
 
 
 def _progress(metrics: Path, member: Member, done: bool, now: float) -> Row:
@@ -119,7 +122,7 @@ def _lines(path: Path) -> list[Row]:
 def _ensemble(plan: Plan, number: int, group: str, members: Sequence[Member]) -> Row:
     folder = plan.run.ensemble(number, group)
     made = _made(plan.probs(folder, *members).values())
-    return {"name": folder.name, "state": _state((folder / "done.json").is_file())} | made
+    return {"name": folder.name, "state": _state(finished(folder))} | made
 
 
 def _made(paths: Iterable[Path]) -> Row:
@@ -134,13 +137,13 @@ def _submission(path: Path) -> Row:
     return {key: card[key] for key in ("name", "patches", "positive_share", "threshold", "min_area")}
 
 
-def _state(done: bool, begun: bool = False) -> str:
-    return "done" if done else "training" if begun else "missing"
+def _state(done: bool, training: bool = False) -> str:
+    return "done" if done else "training" if training else "missing"
 
 
 def _not_started(found: dict[str, RunDir]) -> list[str]:
     """Cells of the sweep that have no folder yet, as far as the recipe beside a started one tells."""
-    sample = next(iter(found.values())).root / "recipe.toml"
+    sample = next(iter(found.values())).root / COPY
     if "" in found or not sample.is_file():
         return []
     try:

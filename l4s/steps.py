@@ -30,7 +30,7 @@ from l4s.score import threshold_of
 from l4s.submit import read_card, submit
 from l4s.tasks import build_task
 
-WEIGHTS = ("weights*.safetensors", "metrics.jsonl")
+TAKEN_OVER = ("weights*.safetensors", rundir.METRICS)
 
 
 def run_pseudo(x: Experiment, number: int) -> None:
@@ -39,7 +39,7 @@ def run_pseudo(x: Experiment, number: int) -> None:
         folder = x.run.pseudo(number, group)
         kept = {domain.name: _labelling(x, number, domain, group) for domain in x.target()}
         if x.engine.main:
-            rundir.write_json(folder / "kept.json", kept)
+            rundir.write_json(x.run.kept(number, group), kept)
             rundir.finish(folder, fingerprint(kept))
         x.engine.wait()
     rundir.reached("pseudo.done")
@@ -97,8 +97,8 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
 def _fit(x: Experiment, member: Member, number: int, folder: Path, key: str) -> None:
     job = job_of(x, member, number, folder)
     if x.engine.main:
-        rundir.write_json(folder / "started.json", {"fingerprint": key})
-        rundir.write_json(folder / "config.json", describe_member(x, member, number))
+        rundir.write_json(folder / rundir.STARTED, {"fingerprint": key})
+        rundir.write_json(folder / rundir.CONFIG, describe_member(x, member, number))
     names = [path.name for path in fit(x.engine, job)]
     if x.engine.main:
         rundir.finish(folder, key, weights=names, made=environment(x.engine))
@@ -135,8 +135,8 @@ def _taken_over(x: Experiment, member: Member, number: int, folder: Path, key: s
     equal = rundir.find_equal(folder, key, x.run.runs, x.engine.precision) if x.engine.main else None
     found = x.engine.agree(equal)
     if found and x.engine.main:
-        rundir.write_json(folder / "config.json", describe_member(x, member, number))
-        rundir.take_over(found, folder, WEIGHTS)
+        rundir.write_json(folder / rundir.CONFIG, describe_member(x, member, number))
+        rundir.take_over(found, folder, TAKEN_OVER)
     x.engine.wait()
     return found
 
@@ -282,7 +282,7 @@ def _commands_before(x: Experiment, number: int, domain: Domain, group: str) -> 
     before, tta = number - 1, x.recipe.ensemble_tta
     folders = [x.run.member(before, member.name) for member in x.labellers(number, group)]
     commands = []
-    if not all((folder / "done.json").is_file() for folder in folders):
+    if not all(rundir.finished(folder) for folder in folders):
         commands.append(_command(x, "train", before))
     if not all(x.run.probs(folder, domain.name, tta).is_file() for folder in folders):
         commands.append(_command(x, "predict", before))

@@ -11,7 +11,7 @@ from l4s.data.probs import ProbFile, open_probs
 from l4s.errors import RunError
 from l4s.experiment import Experiment
 from l4s.load import Member
-from l4s.rundir import command, read_json
+from l4s.rundir import command, facts_of
 
 APART = "set ensemble.group_by = ['train.subset'], and member.x.ensemble to the name of each line"
 
@@ -58,7 +58,7 @@ def _point(x: Experiment, domain: Domain, group: str, members: Sequence[Member])
     keys = [x.predict_key(member, last, domain, tta) for member in members]
     before = command(x.run.root, "predict", "--round", last)
     each = [_opened(*pair, before) for pair in zip(files, keys, strict=True)]
-    kept = sum(len(read_json(folder / "done.json")["weights"]) for folder in folders)
+    kept = sum(len(facts_of(folder)["weights"]) for folder in folders)
     return Point(_line(group, members), size, probs, each, len({member.config.seed for member in members}), kept)
 
 

@@ -14,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -160,6 +160,26 @@ def check(zip: Path, ids: Sequence[str] | None = None, shape: tuple[int, ...] | 
     return _check(zip, zip.name, ids, shape)
 
 
+def read_members(zip: Path) -> Iterator[tuple[str, bytes]]:
+    """The masks in a zip of unknown origin, name and content, one by one: nothing on disk, and bounded before it is inflated.
+
+    Raises:
+        DataError: it is no zip, or holds something that `check` would call an error of the zip or of a name.
+    """
+    faults: dict[str, list[str]] = defaultdict(list)
+    try:
+        with zipfile.ZipFile(zip) as archive:
+            readable = _readable(_members(archive, faults), faults)
+            for fault, names in faults.items():
+                raise DataError(f"{zip}: {_listed(names)}: {fault}")
+            for name, info in readable.items():
+                yield name, _inflate(archive, info)
+    except DataError:
+        raise
+    except BROKEN_ZIP as error:
+        raise DataError(f"{zip} is no sound zip ({error}); pack or download it again") from error
+
+
 def _check(zip: Path | io.BytesIO, name: str, ids: Sequence[str] | None, shape: tuple[int, ...] | None) -> CheckReport:
     faults: dict[str, list[str]] = defaultdict(list)
     sound: list[np.ndarray] = []
@@ -299,21 +319,33 @@ def _decode(data: bytes, shape: tuple[int, ...] | None) -> np.ndarray:
         raise DataError("not a readable HDF5 file") from error
 
 
-def _read_dataset(file: h5py.File, shape: tuple[int, ...] | None) -> np.ndarray:
-    # Links, external storage and virtual layouts can make HDF5 open other files of this machine.
+def own_dataset(file: h5py.File) -> h5py.Dataset:
+    """The mask in an HDF5 file of unknown origin, no larger than `MAX_MEMBER` bytes, which nothing is read of yet.
+
+    Raises:
+        DataError: there is none, it is larger, or it lies in another file: links, external storage and virtual layouts can
+            make HDF5 open other files of this machine.
+    """
     if not isinstance(file.get(KEY, getlink=True), h5py.HardLink) or not isinstance(file[KEY], h5py.Dataset):
         raise DataError(f"no dataset {KEY!r} (found {_listed(list(file))})")
     dataset = file[KEY]
     layout = dataset.id.get_create_plist()
-    if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count():
-        raise DataError(f"dataset {KEY!r} is chunked, compressed or stored elsewhere, not contiguous")
+    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
+        raise DataError(f"dataset {KEY!r} is stored elsewhere, not in this file")
+    # Space that was never written takes no bytes, so that a tiny file can promise a mask of any size.
+    if (dataset.size or 0) > MAX_MEMBER:
+        raise DataError(f"not read, a mask of more than {MAX_MEMBER // MIB} MiB")
+    return dataset
+
+
+def _read_dataset(file: h5py.File, shape: tuple[int, ...] | None) -> np.ndarray:
+    dataset = own_dataset(file)
+    if dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+        raise DataError(f"dataset {KEY!r} is chunked or compressed, not contiguous")
     if dataset.dtype != np.uint8:
         raise DataError(f"dtype is {dataset.dtype}, not uint8")
     if len(dataset.shape or ()) != 2 or (shape is not None and dataset.shape != tuple(shape)):
         raise DataError(f"shape is {dataset.shape}, not {'(H, W)' if shape is None else tuple(shape)}")
-    # Space that was never written takes no bytes, so that a tiny file can promise a mask of any size.
-    if dataset.size > MAX_MEMBER:
-        raise DataError(f"not read, a mask of more than {MAX_MEMBER // MIB} MiB")
     mask = np.asarray(dataset[()])
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[2:]) + 2
     if values.size:

@@ -28,7 +28,7 @@ def finished_round(plan: Plan, round_: int | None, group: str | None) -> int:
     missing: list[str] = []
     for number in reversed(rounds(plan, round_)):
         members = plan.groups(number)[find_group(plan, number, group)]
-        missing = [m.name for m in members if not (plan.run.member(number, m.name) / "done.json").is_file()]
+        missing = [m.name for m in members if not rundir.finished(plan.run.member(number, m.name))]
         if not missing:
             return number
     raise RunError(
@@ -146,7 +146,7 @@ def stored_moments(plan: Plan, name: str) -> np.ndarray:
 
 def trainings(plan: Plan, number: int, members: Sequence[Member]) -> dict[str, str]:
     """Fingerprint of each member's finished training in a round."""
-    return {m.name: rundir.read_json(plan.run.member(number, m.name) / "done.json")["fingerprint"] for m in members}
+    return {m.name: rundir.facts_of(plan.run.member(number, m.name))["fingerprint"] for m in members}
 
 
 def precision(plan: Plan, machine: Machine) -> str:

@@ -1,11 +1,8 @@
 """Scores by id, pooled and by region, of probabilities and of masks in folders and zips."""
 
-import io
 import json
 import tracemalloc
-import zipfile
 
-import h5py
 import numpy as np
 import pytest
 from sklearn.metrics import (
@@ -22,7 +19,7 @@ from l4s.data.labels import patch_label
 from l4s.data.probs import open_probs, write_probs
 from l4s.errors import DataError
 from l4s.metrics import best_threshold, bootstrap_f1, code_counts, paired_bootstrap, patch_counts
-from l4s.score import Truth, read_masks, score, score_masks, threshold_of, value_counts
+from l4s.score import Truth, score, score_masks, threshold_of, value_counts
 from l4s.thresholds import cuts, label_free, plain
 
 IDS, REGIONS = ("7", "10", "2", "33", "4"), ("west", "east", "west", "east", "west")
@@ -240,75 +237,3 @@ def test_predicted_masks_that_cannot_be():
         score_masks({}, truth, allow_subset=True)
     with pytest.raises(DataError, match="not predicted, first 10"):
         score_masks({"7": pred["7"]}, truth)
-
-
-def h5_bytes(mask, key="mask"):
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file[key] = mask
-    return buffer.getvalue()
-
-
-MASKS = {name: values_and_masks(k)[1][0] for k, name in enumerate(("12", "3", "007"))}
-
-
-def put(root, files, zipped):
-    if not zipped:
-        root.mkdir()
-        for name, content in files.items():
-            (root / name).write_bytes(content)
-        return root
-    with zipfile.ZipFile(root, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return root
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_masks_are_read_by_the_ids_in_their_names(tmp_path, zipped):
-    masks = MASKS | {"landslide-7": MASKS["3"]}  # as `submit pack` writes ids that are words
-    path = put(tmp_path / "masks", {f"mask_{name}.h5": h5_bytes(mask) for name, mask in masks.items()}, zipped)
-    read = read_masks(path)
-    assert read.keys() == masks.keys()
-    for name, mask in masks.items():
-        assert read[name].dtype == np.uint8
-        np.testing.assert_array_equal(read[name], mask)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"image_1.h5": h5_bytes(MASKS["3"])}, "image_1.h5 is not called mask_<id>.h5"),
-        ({"mask_1.h5": h5_bytes(MASKS["3"], "img")}, "mask_1.h5 must hold `mask`, .* found no such array"),
-        ({"mask_1.h5": h5_bytes(MASKS["3"].astype(float))}, r"found float64 \(8, 6\)"),
-        ({"mask_1.h5": h5_bytes(MASKS["3"][None])}, r"found uint8 \(1, 8, 6\)"),
-        ({"mask_1.h5": h5_bytes(MASKS["3"])[:300]}, "mask_1.h5 cannot be read as HDF5"),
-        ({}, "holds no mask_<id>.h5"),
-    ],
-)
-def test_masks_that_cannot_be_read(tmp_path, files, message, zipped):
-    with pytest.raises(DataError, match=message):
-        read_masks(put(tmp_path / "masks", files, zipped))
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_zips_that_cannot_be_read(tmp_path):
-    good = h5_bytes(MASKS["3"])
-    with pytest.raises(DataError, match=r"map/mask_1\.h5 .*not lie at the root"):
-        read_masks(put(tmp_path / "nested.zip", {"map/mask_1.h5": good}, True))
-    with pytest.raises(DataError, match=r"README\.txt is not called"):
-        read_masks(put(tmp_path / "more.zip", {"mask_1.h5": good, "README.txt": b"hello"}, True))
-    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
-        archive.writestr("mask_1.h5", good)
-        archive.writestr("mask_1.h5", good)
-    with pytest.raises(DataError, match=r"mask_1\.h5 is there twice"):
-        read_masks(tmp_path / "twice.zip")
-    whole = put(tmp_path / "whole.zip", {"mask_1.h5": good}, True).read_bytes()
-    for name, content in (("cut.zip", whole[:-30]), ("flipped.zip", whole.replace(good[-40:], bytes(39) + b"\x07"))):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match="no sound zip"):
-            read_masks(tmp_path / name)
-    with pytest.raises(DataError, match="gone does not exist"):
-        read_masks(tmp_path / "gone")

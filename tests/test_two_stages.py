@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,7 +21,6 @@ from l4s.data.subset import subset
 from l4s.embed import embed, open_embeddings
 from l4s.ensemble import ensemble
 from l4s.errors import DataError, RecipeError, RunError
-from l4s.fit import clean
 from l4s.inputs import view_of
 from l4s.load import load_recipe
 from l4s.member import trained_member
@@ -182,21 +178,6 @@ def test_a_stop_while_embeddings_are_written_leaves_nothing_half(place, tmp_path
     for path in sorted(finished.run.root.glob("round-0/*/weights*.safetensors")):
         ours, theirs = load_file(root / path.relative_to(finished.run.root)), load_file(path)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-
-
-def test_stranded_parts_of_embeddings_are_cleared(tmp_path):
-    """Those of a process that was killed; what others are writing now stays."""
-    folder = tmp_path / "stage1"
-    (folder / "embeddings").mkdir(parents=True)
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    host = socket.gethostname()
-    names = [f"d-1.npy.{host}.{number}.part" for number in (child.pid, os.getppid(), os.getpid())]
-    for name in (*names, f"d-1.npy.else{host}.{child.pid}.part", "d-1.npy"):
-        (folder / "embeddings" / name).touch()
-    clean(folder)
-    left = {path.name for path in (folder / "embeddings").iterdir()}
-    assert left == {names[1], f"d-1.npy.else{host}.{child.pid}.part", "d-1.npy"}
 
 
 def test_new_images_get_what_the_run_itself_predicts(place, finished, tmp_path):

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from l4s.errors import DataError
-from l4s.rundir import replace_durably
+from l4s.rundir import whole
 
 Kind = Literal["probability", "score"]
 Extra = Mapping[str, str | float | int]
@@ -191,18 +191,12 @@ def write_probs(
         raise DataError(f"{path}: kind is {kind!r}, not 'probability' or 'score'")
     _refuse_bad_ids(path, ids)
     shapes, ragged = _planned_shapes(path, shape, len(ids))
-    part = path.with_suffix(path.suffix + ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
     texts = (member, fingerprint, domain, tta, kind, json.dumps(dict(extra or {}), sort_keys=True))
-    try:
-        with h5py.File(part, "w") as file:
-            _create(file, ids, shapes, ragged, dict(zip(ATTRIBUTES, texts, strict=True)))
-            writer = ProbWriter(path, file, tuple(ids), shapes)
-            yield writer
-            writer.refuse_unfinished()
-        replace_durably(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, h5py.File(part, "w") as file:
+        _create(file, ids, shapes, ragged, dict(zip(ATTRIBUTES, texts, strict=True)))
+        writer = ProbWriter(path, file, tuple(ids), shapes)
+        yield writer
+        writer.refuse_unfinished()
 
 
 def _create(

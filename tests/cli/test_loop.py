@@ -1,17 +1,19 @@
 """`l4s predict` on new images and `l4s ensemble` of several runs."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from data_factory import write_h5, write_split
+from data_factory import RECIPE, write_data, write_h5, write_split
 
 from l4s.data.probs import open_probs
 from l4s.plan import Choice, cells, find_ensemble, one_cell, read_plan
-from l4s.rundir import RunDir, read_json
+from l4s.rundir import RunDir, command, read_json
 
 
 def values(path):
@@ -186,6 +188,33 @@ def test_a_run_that_is_not_finished_predicts_with_its_last_finished_round(l4s, t
     run = tmp_path / "run"
     command = f"`l4s train {run}/recipe.toml --run {run} --round 1`"  # `tiny` was not started from a command line
     assert f"round 1 lacks b; run {command} first" in refused.stderr
+
+
+@pytest.mark.parametrize("cell", ["", "seed1"])
+def test_a_command_in_an_error_works_as_it_stands(l4s, tmp_path, monkeypatch, cell):
+    """A recipe may have no name of its own, and is called after its file: the copy in a run's folder is called otherwise."""
+    monkeypatch.chdir(tmp_path)
+    write_data(Path("data"))
+    text = RECIPE.replace('name = "tiny"', "") + ("[sweep]\n'member.a.seed' = [0, 1]\n" if cell else "")
+    Path("mine.toml").write_text(text)
+    started = [
+        "train",
+        "mine.toml",
+        "--data",
+        "data",
+        "--set",
+        "train.steps=1",
+        "--set",
+        "train.evaluate_every=1",
+        "--round",
+        "0",
+    ]
+    monkeypatch.setattr("sys.argv", ["l4s", *started])
+    assert l4s(*started).exit_code == 0
+    words = shlex.split(command(Path("runs/mine") / cell, "predict", "--round", 0).strip("`"))
+    shown = l4s(*words[1:])
+    assert shown.exit_code == 0, shown.stderr
+    assert (Path("runs/mine") / cell / "round-0/a/probs/away.none.h5").is_file()
 
 
 def test_stored_moments_of_the_source_are_asked_for(l4s, tiny, tmp_path):

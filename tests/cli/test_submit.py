@@ -10,8 +10,8 @@ import pytest
 from data_factory import write_h5
 
 from l4s.data.probs import open_probs, write_probs
+from l4s.masks import read_masks
 from l4s.postprocess import to_mask
-from l4s.score import read_masks
 from l4s.thresholds import label_free
 
 

@@ -1,7 +1,11 @@
 """Files of probabilities: round trips, equal bytes, nothing half-written, and a named error for what is wrong."""
 
+import os
 import pickle
 import re
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -149,16 +153,32 @@ def test_an_unfinished_or_wrong_file_never_appears(tmp_path, puts, message):
     assert (tmp_path / "a.h5").read_bytes() == older
 
 
-def test_an_interrupt_leaves_nothing_and_a_stale_part_is_overwritten(tmp_path):
-    (tmp_path / "a.h5.part").write_bytes(b"left by a killed process")
+def test_an_interrupt_leaves_nothing_and_what_killed_processes_left_goes(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    here = socket.gethostname()
+    # of this machine's dead and of a number given again; of a living process and of another machine, who may be writing
+    gone = {f"a.h5.{here}.{number}.part" for number in (killed.pid, os.getpid())}
+    stay = {f"a.h5.{here}.{os.getppid()}.part", f"a.h5.else{here}.{killed.pid}.part", f"b.h5.{here}.{killed.pid}.part"}
+    for name in gone | stay:
+        (tmp_path / name).touch()
     with pytest.raises(KeyboardInterrupt), start(tmp_path / "a.h5") as writer:
         writer.put(0, np.zeros((3, 2, 2)))
-        assert [file.name for file in tmp_path.iterdir()] == ["a.h5.part"]
+        assert len(list(tmp_path.iterdir())) == len(stay) + 1
         raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "a.h5.part").write_bytes(b"left by a killed process")
+    assert {file.name for file in tmp_path.iterdir()} == stay
     make(tmp_path / "a.h5", dense())
+    assert {file.name for file in tmp_path.iterdir()} == stay | {"a.h5"}
+
+
+def test_two_processes_may_write_the_same_file(tmp_path, monkeypatch):
+    with start(tmp_path / "a.h5") as writer:
+        writer.put(0, np.zeros((2, 2, 2)))
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        make(tmp_path / "a.h5", dense())
+        writer.put(2, np.zeros((1, 2, 2)))
     assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+    assert not any(patch.any() for patch in open_probs(tmp_path / "a.h5").patches())
 
 
 @pytest.mark.parametrize(
