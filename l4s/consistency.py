@@ -17,12 +17,12 @@ from l4s.models import ANSWERS, check_options
 from l4s.models.siamese import joined_channels
 from l4s.recipe import Recipe
 from l4s.thresholds import HELDOUT
+from l4s.traits import labels_read
 
 if TYPE_CHECKING:
     from l4s.load import Member
 
 PLAIN = re.compile(r"\w[\w.-]*")
-WITHOUT_LABELS = ("score",)  # tasks that learn nothing; "anomaly" has an option for it
 GIVES_EMBEDDINGS, JOINS_EMBEDDINGS = "siamese", "pair_cnn"
 OF_A_ROUND = re.compile(r"(ensemble|pseudo)(-.*)?")  # folders of a round that are no members
 
@@ -200,7 +200,7 @@ def _tasks(recipe: Recipe, members: Sequence[Member]) -> Iterator[str]:
         if recipe.rounds and task != "segment":
             yield f"member {member.name!r} has task {task!r}, which pseudo labels of pixels cannot train: rounds = 0"
         bare = [name for name in recipe.sources(member.config) if not recipe.domain[name].labelled]
-        if bare and member.config.task.options.get("use_labels", task not in WITHOUT_LABELS):
+        if bare and labels_read(member.config.task) != "none":
             yield f"member {member.name!r} trains with labels, but domain {bare[0]} has labelled = false"
     if recipe.submit and {*tasks.values()} != {"segment"}:
         yield "[submit] packs masks, which members with task = 'segment' alone predict: leave it out"

@@ -16,14 +16,14 @@ import numpy as np
 from l4s import rundir
 from l4s.consistency import OF_A_ROUND
 from l4s.data.domain import Domain, affine
-from l4s.data.labels import READ_WHOLE
 from l4s.engine import Engine
 from l4s.errors import RecipeError, RunError
 from l4s.load import Member, expand
 from l4s.member import adapts, norm_row
-from l4s.plan import AFTERWARDS, NOT_LEARNT, ROUND_KEYS, Plan
-from l4s.recipe import Normalise, Recipe, Round, TaskConfig, Tta, fingerprint
+from l4s.plan import NOT_LEARNT, ROUND_KEYS, Plan
+from l4s.recipe import Normalise, Recipe, Round, Tta, fingerprint
 from l4s.rundir import RunDir
+from l4s.traits import afterwards, labels_read, learnt
 
 ROUND = re.compile("round-[0-9]+")
 FORMAT = 1  # raised when a step's meaning changes without a key of the recipe changing
@@ -115,8 +115,8 @@ class Experiment:
 
     def _fit_key(self, member: Member, number: int) -> str:
         # keys at their defaults are left out, so that a key added later does not redo what was made without it
-        learnt = member.config.model_copy(update={"task": _options(member.config.task, AFTERWARDS, False)})
-        config = learnt.model_dump(mode="json", exclude=UNREAD, exclude_defaults=True)
+        read = member.config.model_copy(update={"task": learnt(member.config.task)})
+        config = read.model_dump(mode="json", exclude=UNREAD, exclude_defaults=True)
         if number == 0 and "train" in config:
             config["train"] = {key: value for key, value in config["train"].items() if key not in ROUND_KEYS}
         reads = [self.describe(domain, member, domain.train) for domain in self.source(member)]
@@ -180,7 +180,7 @@ class Experiment:
         """Fingerprint of predicting a domain with a trained member."""
         reads = self.describe(domain, member, domain.predicted)
         about: dict[str, object] = {"step": "predict", "fit": self.fit_key(member, number), "reads": reads, "tta": tta}
-        if later := _options(member.config.task, AFTERWARDS, True).options:
+        if later := afterwards(member.config.task):
             about["task"] = later
         if member.config.norm == "domain":
             about["norm"] = norm_row(self.recipe, member, number, domain.name)
@@ -258,7 +258,7 @@ def _refuse_other_settings(x: Experiment) -> None:
 
 
 def _refuse_patch_labels(member: Member, source: Sequence[Domain]) -> None:
-    if member.config.task.name in READ_WHOLE:
+    if labels_read(member.config.task) != "pixels":
         return
     if named := [domain.name for domain in source if domain.by_patch]:
         raise RecipeError(
@@ -288,11 +288,6 @@ def weights(folder: Path) -> list[Path]:
             f"{rundir.command(folder.parents[1], 'train', '--round', number, '--member', folder.name)} first"
         )
     return [folder / name for name in rundir.facts_of(folder)["weights"]]
-
-
-def _options(task: TaskConfig, names: set[str], named: bool) -> TaskConfig:
-    """The task with those of its options that are named, or with the others."""
-    return TaskConfig(name=task.name, **{key: own for key, own in task.options.items() if (key in names) is named})
 
 
 def _content(path: Path) -> str:

@@ -128,7 +128,9 @@ def _advance(work: Training, stream: Iterator[Batch]) -> dict[str, Tensor]:
     """Take one step; returns the terms of its loss, detached, on the device."""
     job, progress = work.job, work.progress
     work.model.train()
-    at = At(progress.step, job.train.steps, torch.Generator().manual_seed(_mix(job.seed, progress.step)))
+    at = At(
+        progress.step, job.train.steps, torch.Generator().manual_seed(_mix(job.seed, progress.step, work.engine.rank))
+    )
     terms = train_step(work.engine, job, work.model, work.optimiser, stream, at)
     progress.step += 1
     job.task.after_step(work.core, progress.step)

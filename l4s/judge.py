@@ -15,7 +15,7 @@ from l4s.metrics import CODES, accuracy_of, average_precision, best_threshold, c
 from l4s.predict import predict
 from l4s.score import value_counts
 from l4s.tasks import build_task
-from l4s.truth import truth_of
+from l4s.truth import comparable, truth_of
 
 THRESHOLD = 0.5
 
@@ -65,6 +65,9 @@ def heldout_thresholds(x: Experiment, folder: Path) -> dict[str, float]:
         truth = truth_of(domain) if domain.config.role == "source" else None
         for tta in x.tta(domain) if truth else ():
             path = x.run.probs(folder, domain.name, tta)
-            if truth and path.is_file() and (probs := open_probs(path)).kind == "probability":
+            if not path.is_file():
+                continue
+            probs = open_probs(path)
+            if truth and probs.kind == "probability" and comparable(domain, probs):
                 counts[tta] = counts.get(tta, 0) + value_counts(probs, truth)
     return {tta: best_threshold(found)[0] for tta, found in counts.items() if found[1].any()}

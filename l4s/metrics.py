@@ -96,6 +96,15 @@ def best_threshold(counts: np.ndarray) -> tuple[float, float]:
     return float(thresholds[best]), float(f1[best])
 
 
+def best_mean_iou(counts: np.ndarray) -> float:
+    """Threshold of the highest mean IoU, the largest of equals: an oracle, as `best_threshold` is for F1."""
+    tp, positive = _above(counts)
+    fp, fn = positive - tp, counts[1].sum() - tp
+    tn = counts[0].sum() - fp
+    mean = tp / (tp + fp + fn + EPSILON) + tn / (tn + fp + fn + EPSILON)
+    return float(CODE_VALUES[CODES - 1 - int(np.argmax(mean[::-1]))])
+
+
 def average_precision(counts: np.ndarray) -> float:
     """Sum of precision times the step of recall over falling thresholds; 0 where no pixel is landslide."""
     total = int(counts[1].sum())

@@ -11,10 +11,10 @@ from l4s.load import Member, expand, parse_recipe
 from l4s.recipe import Recipe, Round, Threshold, Tta
 from l4s.rundir import CONFIG, RunDir, command, read_json
 from l4s.thresholds import HELDOUT
+from l4s.traits import AFTERWARDS
 
 ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
 NOT_LEARNT = {"grid", "needs", "predicts", "ensemble", "adabn"}  # of [member.x]: what training has nothing to do with
-AFTERWARDS = {"smooth", "passes", "contamination"}  # options of tasks that training does not read
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Plan:
         if not path.is_file():
             return []
         was, now = read_json(path)["config"], member.config.model_dump(mode="json")
-        unread = {*NOT_LEARNT, *(f"task.{key}" for key in AFTERWARDS)}
+        unread = {*NOT_LEARNT, *(f"task.{key}" for key in AFTERWARDS.get(member.config.task.name, ()))}
         unread |= {f"train.{key}" for key in ROUND_KEYS if not number}
         return [key for key in differing(was, now) if key not in unread]
 

@@ -119,7 +119,8 @@ class Fit(Section):
     `resize`: to squares of `side` pixels, images bilinear with anti-aliasing, masks nearest, which loses slides that are
     smaller than a pixel of the square and hold none of its centres. `pad`: on the right and below, to the least square
     whose side is a multiple of `multiple` and that holds every patch of the domain; padding is the mean in every band, and
-    left out of the domain's statistics, of losses and of scores. What a network computes over whole batches does count it:
+    left out of the domain's statistics, of losses and of scores; task "anomaly", whose loss reads no mask, does count it.
+    What a network computes over whole batches does count it:
     BatchNorm's batch statistics, and the running ones that AdaBN and `train.precise_bn` make of them. Predictions come back
     at each patch's own size.
     """

@@ -27,7 +27,7 @@ from l4s.score import ScoreTable, score, threshold_of
 from l4s.session import Machine
 from l4s.table import expected_scores, markdown
 from l4s.thresholds import HELDOUT
-from l4s.truth import truth_of
+from l4s.truth import comparable, truth_of
 
 Row = dict[str, Any]
 SEED = 0
@@ -145,6 +145,8 @@ def _rows(x: Experiment) -> list[Row]:
             continue
         for about, path in _files(x, domain):
             probs = open_probs(path)
+            if not comparable(domain, probs):
+                continue
             of = {"of": "pixels" if probs.shapes[0] else "patches"}
             at = heldout_at(chosen[about["round"], about["name"]], about["tta"])
             others = {} if at is None or about["role"] == "source" else {HELDOUT: at}
@@ -248,7 +250,15 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
 
 
 def _unscored(x: Experiment) -> list[str]:
-    return sorted(domain.name for domain in x.predicted() if truth_of(domain) is None)
+    """Domains without rows, or with fewer than files, and why."""
+    told = []
+    for domain in x.predicted():
+        rows = domain.predicted
+        if missing := int((~domain.cache.labelled[rows]).sum()):
+            told.append(f"{domain.name} ({missing} of {len(rows)} patches have no mask)")
+        elif domain.by_patch and any(not comparable(domain, open_probs(path)) for _, path in _files(x, domain)):
+            told.append(f"pixels of {domain.name} (its labels are of whole patches)")
+    return sorted(told)
 
 
 def _write(run: RunDir, name: str, about: Mapping[str, Any], rows: Sequence[Row], unscored: Sequence[str]) -> None:

@@ -73,7 +73,7 @@ class ScoreRow:
     background's. Those with a default need probabilities and are None for masks; what is called oracle chose its
     threshold with the labels at hand. `auroc` is None, too, where a class is missing. `cuts` are the scores at thresholds
     that were chosen without these labels, by name: "expected_f1" of probabilities, "quantile" and "otsu" of scores that are
-    only ordered, those given by the caller; and at the "oracle".
+    only ordered, those given by the caller; at the "oracle" of F1, and at that of mean IoU.
     """
 
     patches: int

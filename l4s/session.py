@@ -3,10 +3,12 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from l4s import log, rundir
 from l4s.data.domain import Domain, open_domain
@@ -16,13 +18,15 @@ from l4s.engine import Engine, start_engine
 from l4s.environment import environment
 from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, open_experiment
-from l4s.load import expand, find_recipe, load_cells, resolved
+from l4s.fit import optimiser_of
+from l4s.groups import by_group
+from l4s.load import Member, expand, find_recipe, load_cells, resolved
 from l4s.models import build_model
-from l4s.optim import build_optimizer, factor
+from l4s.optim import factor
 from l4s.plan import Plan
 from l4s.recipe import Recipe, fingerprint
 from l4s.rundir import RunDir
-from l4s.tasks import build_task
+from l4s.tasks import Task, build_task
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,27 @@ def check_parts(recipe: Recipe) -> None:
     Raises:
         RecipeError: a name or an option does not exist, or a value is out of range.
     """
-    for member in expand(recipe):
-        train, optimiser, schedule = member.config.train, member.config.train.optimiser, member.config.train.schedule
-        rates = {key: getattr(optimiser, key) for key in ("lr", "weight_decay", "decay_all")} | optimiser.options
-        try:
+    members = expand(recipe)
+    for member in members:
+        train, schedule = member.config.train, member.config.train.schedule
+        with _named(recipe, member):
             if build_task(member.config).kind == "score" and train.evaluate_every:
                 raise RecipeError("train.evaluate_every scores at threshold 0.5, which means nothing to a score")
-            build_optimizer(optimiser.name, [("weight", torch.nn.Parameter(torch.zeros(1, 1)))], **rates)
+            optimiser_of(train, nn.ModuleDict({"encoder": nn.Linear(1, 1)}))
             factor(schedule.name, 0, train.steps, schedule.warmup, **schedule.options)
-        except RecipeError as error:
-            raise RecipeError(f"recipe {recipe.name}: member.{member.base}: {error}") from error
+    for group in by_group(recipe, members, members).values():
+        first = build_task(group[0].config)
+        for member in group[1:]:
+            task = build_task(member.config)
+            if (task.kind, dict(task.about)) != (first.kind, dict(first.about)):
+                raise RecipeError(
+                    f"recipe {recipe.name}: members {group[0].name!r} ({_told(first)}) and {member.name!r} ({_told(task)}) cannot "
+                    "be averaged: give them different `ensemble`s"
+                )
+
+
+def _told(task: Task) -> str:
+    return ", ".join([task.kind, *(f"{key} = {value}" for key, value in task.about.items())])
 
 
 def check_networks(plans: Sequence[Plan]) -> None:
@@ -105,10 +120,17 @@ def check_networks(plans: Sequence[Plan]) -> None:
             if key in built:
                 continue
             built.add(key)
-            try:
+            with _named(plan.recipe, member):
                 build_model(model.name, bands, size=model.size, seed=0, options=options)
-            except RecipeError as error:
-                raise RecipeError(f"recipe {plan.recipe.name}: member.{member.base}: {error}") from error
+
+
+@contextmanager
+def _named(recipe: Recipe, member: Member) -> Iterator[None]:
+    """Errors of a member's options say which member's."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"recipe {recipe.name}: member.{member.base}: {error}") from error
 
 
 def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: Machine, source: Path) -> Experiment:

@@ -113,10 +113,10 @@ def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:
     adapted = [
         part_of(x, d, member, number, _pseudo_of(x, d, member, number).labels) for d in (x.target() if number else ())
     ]
+    share = float(task.about.get("positive_share", 0.0))
     if train.subset:
-        parts = subset(parts, train.subset, seed)
+        parts = subset(parts, train.subset, seed, share)
     if train.balance:
-        share = float(task.about.get("positive_share", 0.0))
         parts = [replace(p, positive=patch_labels(p.domain.cache.masks, share)) for p in parts]
     return Job(
         name=f"round {number} {member.name}",

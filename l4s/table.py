@@ -19,7 +19,8 @@ HOW = (
 )
 HOW_SCORES = (
     "Values that are only ordered: 0.5 means nothing to them, and their rows above are at the quantile. Quantile and Otsu choose a "
-    "threshold without labels, *oracle* with those it is scored on. AUROC below 0.5 is inverted: background has the higher scores; "
+    "threshold without labels, *oracle* the one of the highest F1 and *oracle_mean_iou* that of the highest mean IoU, with the labels "
+    "they are scored on. AUROC below 0.5 is inverted: background has the higher scores; "
     "nothing is turned round."
 )
 PRINTED = {  # the last part of a key of `about.expected` -> what it is called
@@ -50,7 +51,7 @@ def markdown(name: str, about: Mapping[str, Any], rows: Sequence[Row], unscored:
     if changed := [row for row in rows if "change" in row]:
         parts += ["## Change of F1 since round 0, over the same patches", _overview(changed, places, _change)]
     if unscored:
-        parts.append(f"Not scored, because masks are withheld: {', '.join(unscored)}.")
+        parts.append(f"Not scored: {', '.join(unscored)}.")
     if unmatched := sorted(about.get("expected", {}).keys() - {key for row in rows for key in _expected_keys(row)}):
         printed = ", ".join(f"{key} {about['expected'][key]:g}" for key in unmatched)
         parts.append(f"Printed in the paper, without a row here: {printed}.")

@@ -1,9 +1,15 @@
-"""A domain's masks as truth to score against: all that a target's are for, but for the balanced draw of `parts`."""
+"""A domain's masks as truth to score against. A target's are used for nothing else, but that `parts` may balance its draw by them."""
 
 import numpy as np
 
 from l4s.data.domain import Domain
+from l4s.data.probs import ProbFile
 from l4s.score import Truth
+
+
+def comparable(domain: Domain, probs: ProbFile) -> bool:
+    """Whether the truth of a domain says something of these values: labels of whole patches say nothing of pixels."""
+    return not (domain.by_patch and probs.shapes[0])
 
 
 def truth_of(domain: Domain) -> Truth | None:

@@ -14,9 +14,10 @@ from l4s.data.pictures import IMAGES
 from l4s.errors import RecipeError, RunError, did_you_mean
 from l4s.load import Member
 from l4s.plan import Plan, find_group, rounds
-from l4s.recipe import DomainConfig, Normalise
+from l4s.recipe import DomainConfig, Normalise, fingerprint
 from l4s.rundir import RunDir
 from l4s.session import Machine
+from l4s.traits import afterwards
 
 
 def finished_round(plan: Plan, round_: int | None, group: str | None) -> int:
@@ -145,8 +146,13 @@ def stored_moments(plan: Plan, name: str) -> np.ndarray:
 
 
 def trainings(plan: Plan, number: int, members: Sequence[Member]) -> dict[str, str]:
-    """Fingerprint of each member's finished training in a round."""
-    return {m.name: rundir.facts_of(plan.run.member(number, m.name))["fingerprint"] for m in members}
+    """What each member predicts by: the fingerprint of its finished training in a round, with what only prediction reads."""
+    found = {}
+    for member in members:
+        trained: str = rundir.facts_of(plan.run.member(number, member.name))["fingerprint"]
+        later = afterwards(member.config.task)
+        found[member.name] = fingerprint({"fit": trained, "task": later}) if later else trained
+    return found
 
 
 def precision(plan: Plan, machine: Machine) -> str:

@@ -284,7 +284,7 @@ def test_its_row_is_scored_at_its_quantile(x):
     assert row["f1"] == pytest.approx(f1_score(t, v >= threshold))
     assert row["f1_low"] <= row["f1"] <= row["f1_high"]
     assert row["auroc"] == pytest.approx(roc_auc_score(t, v))
-    assert row["values"] == "score" and row["cuts"].keys() == {"quantile", "otsu", "oracle"}
+    assert row["values"] == "score" and row["cuts"].keys() == {"quantile", "otsu", "oracle", "oracle_mean_iou"}
     assert row["cuts"]["quantile"]["f1"] == pytest.approx(row["f1"])
     assert row["cuts"]["oracle"]["f1"] == pytest.approx(row["oracle_f1"])
 

@@ -584,6 +584,17 @@ def test_scores_are_not_judged_at_one_half_while_they_train(tmp_path):
         check_parts(load(tmp_path, text=text, sets=["train.evaluate_every=5"]))
 
 
+def test_members_that_cannot_be_averaged_are_told_before_they_are_trained(tmp_path):
+    score = "model = { name = 'brightness' }\ntask = { name = 'score', contamination = %s }"
+    text = FREE[: FREE.index("[member.a]")]
+    lines = ("[member.a]", score % 0.2, "[member.b]", score % 0.05)
+    with pytest.raises(
+        RecipeError, match=r"'a' .score, contamination = 0.2. and 'b' .* cannot be averaged: give them diff"
+    ):
+        check_parts(load(tmp_path, *lines, text=text))
+    check_parts(load(tmp_path, *lines, "ensemble = 'b'", text=text))
+
+
 def test_an_override_that_members_do_not_read_is_told(tmp_path, capsys):
     own = ("train = { steps = 7 }", "[member.b]", MEMBER)
     recipe = load(tmp_path, *own, sets=["train.steps=5"])

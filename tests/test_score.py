@@ -64,7 +64,7 @@ def check_row(row, values, masks, threshold):
     both = (jaccard_score(t, pred) + jaccard_score(1 - t, ~pred)) / 2
     assert [row.mean_iou, row.accuracy] == pytest.approx([both, accuracy_score(t, pred)], abs=1e-12)
     assert row.auroc == pytest.approx(roc_auc_score(t, p), abs=1e-12)
-    assert row.cuts.keys() == {"expected_f1", "oracle"} and row.cuts["oracle"]["f1"] == row.oracle_f1
+    assert row.cuts.keys() == {"expected_f1", "oracle", "oracle_mean_iou"} and row.cuts["oracle"]["f1"] == row.oracle_f1
     assert [row.predicted_share, row.true_share] == pytest.approx([pred.mean(), t.mean()], abs=1e-12)
     assert row.average_precision == pytest.approx(average_precision_score(t, p), abs=1e-9)
     f1 = {value: f1_score(t, p >= value) for value in set(p)}

@@ -15,7 +15,8 @@ from l4s.session import Machine, open_session
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("session")
     write_data(place / "data")
-    write_recipe(place / "tiny.toml")
+    recipe = write_recipe(place / "tiny.toml").read_text()
+    (place / "bare.toml").write_text(recipe[: recipe.index("[submit]")])
     return place
 
 
@@ -52,6 +53,13 @@ def test_a_wrong_recipe_is_told_before_data_are_looked_for(place, tmp_path, over
     assert not (tmp_path / "run").exists()
     with pytest.raises(DataError, match="nowhere does not exist"):
         opened(place, tmp_path / "run", data=tmp_path / "nowhere")
+
+
+def test_a_network_that_does_not_take_its_images_is_told_before_data_are_looked_for(place, tmp_path):
+    model = "member.a.model={name='patch_classifier',size=24,encoder='levit_128s'}"
+    sets = (model, "member.a.task=classify", "rounds=0")
+    with pytest.raises(RecipeError, match="member.a: model.encoder = 'levit_128s' takes no images of 24 pixels"):
+        opened(place, tmp_path / "run", *sets, data=tmp_path / "nowhere", recipe="bare.toml")
 
 
 def test_a_wrong_cell_is_told_before_the_first_is_run(place, tmp_path):

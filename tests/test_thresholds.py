@@ -94,7 +94,7 @@ def test_cuts_against_scikit_learn():
     chosen = label_free(values, 0.1)
     assert chosen == {"quantile": quantile(counts_of(values), 0.1), "otsu": otsu(counts_of(values))}
     found = plain(cuts(code_counts(values, target, valid), chosen))
-    assert list(found) == ["quantile", "otsu", "oracle"]
+    assert list(found) == ["quantile", "otsu", "oracle", "oracle_mean_iou"]
     t, v = target[valid], values[valid].astype(np.float64)
     for row in found.values():
         p = v >= row["threshold"]
@@ -106,3 +106,6 @@ def test_cuts_against_scikit_learn():
         assert row["recall"] == pytest.approx(recall_score(t, p))
     assert found["oracle"]["f1"] >= max(row["f1"] for row in found.values())
     assert found["oracle"]["f1"] == pytest.approx(max(f1_score(t, v >= at) for at in set(v.tolist())))
+    both = [(jaccard_score(t, v >= at) + jaccard_score(1 - t, v < at)) / 2 for at in set(v.tolist())]
+    assert found["oracle_mean_iou"]["mean_iou"] == pytest.approx(max(both))
+    assert found["oracle_mean_iou"]["mean_iou"] >= found["oracle"]["mean_iou"]

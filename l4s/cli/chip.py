@@ -19,7 +19,9 @@ def chip(
     window: Annotated[int, typer.Option(min=1, help="Side of a chip, pixels.")] = 128,
     stride: Annotated[Optional[int], typer.Option(min=1, help="From chip to chip; default the window.")] = None,  # noqa: UP045
     bands: Annotated[Optional[str], typer.Option(help="Bands to take, by name and in order: b4,b3,b2.")] = None,  # noqa: UP045
-    empty: Annotated[float, typer.Option(min=0, max=1, help="Share of chips without landslide to keep.")] = 1.0,
+    empty: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of chips without landslide to keep, of those to train on.")
+    ] = 1.0,
     max_nodata: Annotated[float, typer.Option(min=0, max=1, help="Drop chips with a larger share of nodata.")] = 0.5,
     split: Annotated[
         str,

@@ -71,7 +71,8 @@ def predict(
         Optional[int],  # noqa: UP045
         typer.Option(
             min=1,
-            help="Pixels from one to the next; default half a window, or all of it where members answer once a window.",
+            help="Pixels from one to the next; default half a window, or all of it where members answer once a window: their "
+            "answer is written to the stride x stride pixels at its upper left corner.",
             rich_help_panel=WINDOWS,
         ),
     ] = None,
@@ -90,6 +91,8 @@ def predict(
     deterministic: Deterministic = False,
 ) -> None:
     """Predict a scene with a run's ensemble: a probability GeoTIFF, and beside it <OUT>-mask.tif.
+
+    Of members whose scores are only ordered there is a mask with --threshold alone.
 
     Finished rows are kept in <OUT>.parts: the same command goes on where it stopped.
     """

@@ -10,7 +10,9 @@ from l4s.cli import show
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Threshold = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option(help="Probabilities from here on are landslide; default 0.5."),
+    typer.Option(
+        help="Values from here on are landslide; default 0.5 of probabilities, none of scores that are only ordered."
+    ),
 ]
 LABELS = ("pixels", "F1", "P", "R", "IoU", "mean IoU", "accuracy", "AP", "AUROC", "oracle F1", "found", "true")
 

@@ -27,7 +27,9 @@ def score(
     truth: Annotated[Path, typer.Argument(help="Truth: likewise.")],
     threshold: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Values of a ProbFile from here on are landslide; default 0.5."),
+        typer.Option(
+            help="Values of a ProbFile from here on are landslide; default 0.5, or the quantile of scores that are only ordered."
+        ),
     ] = None,
     regions: Annotated[
         Optional[list[str]],  # noqa: UP045

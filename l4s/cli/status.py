@@ -106,7 +106,7 @@ def _reported(place: Path, rows: list[dict[str, Any]], pictures: bool) -> None:
     else:
         typer.echo(f"{place}: nothing is scored yet")
     if unscored := read_json(place / "table.json")["unscored"]:
-        typer.echo(f"not scored, because masks are withheld: {', '.join(unscored)}")
+        typer.echo(f"not scored: {', '.join(unscored)}")
     typer.echo(f"table       {place / 'table.md'}")
     for picture in sorted((place / "pictures").glob("*.png")) if pictures else ():
         typer.echo(f"picture     {picture}")

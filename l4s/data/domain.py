@@ -147,10 +147,9 @@ def split(name: str, patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.n
         near = held = np.isin(region, config.regions)
     elif config.by == "random":
         assert config.share is not None
-        held = np.zeros(len(patches), bool)
-        drawn = np.random.default_rng(config.seed).permutation(len(patches))[: round(config.share * len(patches))]
-        held[drawn] = True
-        near = held
+        whole = np.array(list(dict.fromkeys(number.tolist())))  # the squares of a patch stay together
+        drawn = np.random.default_rng(config.seed).permutation(len(whole))[: round(config.share * len(whole))]
+        near = held = np.isin(number, whole[drawn])
     elif config.by != "none":
         # Bijie's patches without landslides have the last ids: a block of both classes holds some of each
         places = np.array([f"{patch.region}/{patch.background}" for patch in patches])

@@ -14,7 +14,6 @@ from l4s.data.readers import FOLDERS, IMAGE_FOLDERS, PatchRef
 from l4s.errors import DataError
 
 IGNORED = 255
-READ_WHOLE = ("classify", "score")  # tasks that read one label a patch, or none
 LABELS = "labels.csv"
 HEADER = ("id", "label", "x", "y")
 K = TypeVar("K")

@@ -29,9 +29,10 @@ class Cut:
     """How a scene is cut.
 
     `window` and `stride` in pixels; `bands` by name, in order (none: all of the file). `empty`: share of the chips
-    without landslide that is kept, drawn by `seed`. `max_nodata`: a chip with a larger share of pixels that are not
-    valid is dropped. `split`: `none`, `halves` or `blocks` of `block` pixels (None: 8 windows); chips nearer than `gap`
-    pixels to a border between train and test are dropped.
+    without landslide that is kept, drawn by `seed`; those to test on all stay. `max_nodata`: a chip with a larger share of
+    pixels that are not valid is dropped, and so is one of which no pixel's label is known. `split`: `none`, `halves` or
+    `blocks` of `block` pixels (None: 8 windows); chips nearer than `gap` pixels to a border between train and test are
+    dropped.
     """
 
     window: int = 128
@@ -196,9 +197,12 @@ def _unwanted(window: Window, cut: Cut, *, labelled: bool) -> str:
     chip = window.chip
     if not chip.split:
         return "border"
-    if chip.valid == 0 or 1 - chip.valid > cut.max_nodata:
+    if not window.valid.any() or 1 - float(window.valid.mean()) > cut.max_nodata:
         return "nodata"
-    return "empty" if labelled and not chip.landslide and window.draw >= cut.empty else ""
+    if chip.valid == 0:
+        return "no label"
+    thinned = labelled and chip.split == TRAIN and not chip.landslide  # what is tested on keeps its background
+    return "empty" if thinned and window.draw >= cut.empty else ""
 
 
 def _write(manifest: Manifest, id: str, window: Window) -> None:

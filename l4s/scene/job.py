@@ -108,6 +108,8 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
         raise RunError(f"the values are only ordered, and {EXPECTED_F1} needs probabilities: give --threshold a number")
     tta = cast(Tta, known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta)))
     threshold = known_threshold(plan, threshold, number, group, tta)
+    if threshold is None:
+        log.info("values that are only ordered have no threshold of their own, so no mask is made: see --threshold")
     _check(window, stride, threshold)
     modes = {member.name: _mode(plan, member, use.normalise) for member in members}
     if (target := by_subdomains(plan)) and "separated" in modes.values():

@@ -19,7 +19,7 @@ from l4s.errors import DataError
 from l4s.scene.area import Areas, pixel_areas
 from l4s.scene.labels import Labels, reading_masks
 from l4s.scene.raster import Grid, Reader, reading
-from l4s.scene.result import LEVELS, NODATA, first_code, open_probability
+from l4s.scene.result import LEVELS, NODATA, cut_at, first_code, open_probability
 from l4s.scene.vector import write_shapes
 
 ROWS = 512  # of a strip: the tiles of a COG
@@ -70,7 +70,7 @@ def write_polygons(
 
     Args:
         out: a .gpkg or .geojson; replaced when the new one is whole.
-        threshold: pixels with this probability or more are landslide; None is 0.5.
+        threshold: pixels with this probability or more are landslide; None is 0.5, of probabilities alone.
         min_area: smaller landslides are left out; in square metres.
         simplify: how far, in metres, an outline may be moved to need fewer corners; `area` stays that of the pixels.
         mask: a mask raster of the same grid that says what is landslide, in place of the threshold.
@@ -87,7 +87,7 @@ def write_polygons(
     if simplify and areas.metre is None:
         raise DataError(f"{probs} is in degrees, where {simplify:g} metres have no length: reproject it, say to UTM")
     tolerance = simplify * (areas.metre or 0.0)
-    first = first_code(0.5 if threshold is None else threshold)
+    first = 0 if mask else first_code(cut_at(probs, result, threshold))
     landslides = pixels = weight = 0
     masked = reading_masks(mask, scene.grid) if mask else nullcontext()
     with reading(scene) as reader, masked as masks, write_shapes(out, scene.grid.crs) as put:

@@ -50,6 +50,19 @@ def first_code(threshold: float) -> int:
     return int(np.searchsorted(VALUES, float(threshold), side="left"))
 
 
+def cut_at(path: Path, result: Result, threshold: float | None) -> float:
+    """Where values become landslides: at the threshold, or at 0.5.
+
+    Raises:
+        DataError: there is none, and the values are scores, to which 0.5 means nothing.
+    """
+    if threshold is None and result.kind == "score":
+        raise DataError(
+            f"{path} holds scores that are only ordered, and 0.5 means nothing to them: give --threshold a number"
+        )
+    return 0.5 if threshold is None else threshold
+
+
 def open_result(path: Path) -> Result:
     """Tell a raster of results by the name of its band; a single band without a name is taken for a mask.
 

@@ -10,7 +10,7 @@ from l4s.errors import DataError
 from l4s.metrics import CODES, accuracy_of, auroc, average_precision, best_threshold, mean_iou_of, pooled_scores
 from l4s.scene.labels import IGNORE, Stored, reading_masks
 from l4s.scene.raster import Reader, reading
-from l4s.scene.result import LEVELS, NODATA, VALUES, Result, first_code, open_result
+from l4s.scene.result import LEVELS, NODATA, VALUES, Result, cut_at, first_code, open_result
 
 ROWS = 512  # of a block
 FLOAT16 = VALUES.astype(np.float16)
@@ -55,19 +55,20 @@ def score_scene(
     """Score what predict wrote, probabilities or a mask, against a mask raster of the same grid or polygons in any CRS.
 
     Args:
-        threshold: probabilities from here on are landslide; None is 0.5.
+        threshold: values from here on are landslide; None is 0.5, of probabilities alone. What ranks pixels, such as AP,
+            does not depend on it.
         rows: the part to score, `first:end` as in a slice; everything where it is empty. `columns` likewise.
         layer: the layer of the truth, where it has several.
         block: rows read at once.
 
     Raises:
-        DataError: rasters that cannot be read or do not fit, a threshold for a mask, no pixel to score.
+        DataError: rasters that cannot be read or do not fit, a threshold for a mask, none for scores, no pixel to score.
     """
     result = open_result(pred)
     grid = result.scene.grid
     if result.kind == "mask" and threshold is not None:
         raise DataError(f"a threshold of {threshold:g} means nothing for {pred}, which is a mask: leave it out")
-    at_least = 0.5 if threshold is None else threshold
+    at_least = cut_at(pred, result, threshold)
     first = first_code(at_least)
     top, bottom = span(rows, grid.height, "rows")
     left, right = span(columns, grid.width, "columns")

@@ -85,11 +85,12 @@ def build(
         train: of it, the losses and what speaks of targets are not read: the loss is 1 - SSIM.
         noise: standard deviation of z in standardised units; 1 is the paper's N(0, 1), which does not say of what.
         use_labels: learn from patches with few landslides alone, as the paper does; false learns from all patches and
-            reads no mask: the paper's own way needs labels.
+            reads no mask: the paper's own way needs labels. Patches with more have no part in the loss, but keep their
+            place in a batch, whose statistics they share.
         max_landslide: the share of a patch below which landslides are few.
         passes: how many noisy images are restored and their scores averaged; 0, our choice, restores the image itself.
         smooth: standard deviation in pixels of the Gaussian that smooths scores, 0 for none; 1, our choice, is 5 x 5.
-        contamination: share of the pixels that the threshold by quantile calls landslide; 5 % is our choice.
+        contamination: share of all pixels, nodata included, that the threshold by quantile calls landslide; 5 % is our choice.
 
     Raises:
         RecipeError: a value out of range, or without effect.

@@ -105,7 +105,7 @@ def test_scores_that_are_only_ordered_are_cut_by_name(l4s, place):
     found = json.loads(l4s("score", folder / "odd.h5", folder / "truth", "--json").stdout)
     assert (values >= found["threshold"]).mean() == pytest.approx(0.25, abs=0.02)
     close(found["pooled"], scores(masks, values >= found["threshold"]))
-    assert found["pooled"]["cuts"].keys() == {"quantile", "otsu", "oracle"}
+    assert found["pooled"]["cuts"].keys() == {"quantile", "otsu", "oracle", "oracle_mean_iou"}
     shown = l4s("score", folder / "odd.h5", folder / "truth").stdout
     assert f"AUROC {roc_auc_score(masks.ravel(), values.ravel()):.4f}" in shown
     for name, row in found["pooled"]["cuts"].items():

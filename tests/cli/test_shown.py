@@ -198,7 +198,7 @@ def test_a_report_is_a_table_of_f1_and_paths(l4s, tiny, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "oracle F1" in shown.stdout and f"table       {tmp_path / 'run/table.md'}" in shown.stdout
     assert "95 %" not in shown.stdout and "##" not in shown.stdout
-    assert "not scored, because masks are withheld: far" in shown.stdout
+    assert "not scored: far (4 of 4 patches have no mask)" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,12 @@ def test_squares_keep_the_region_of_their_patch(data):
     assert [patch.region for patch in cut.patches] == ["a"] * 16 + ["b"] * 16
 
 
+def test_squares_of_one_patch_are_held_out_together(data):
+    cut = opened(data, cut=8, holdout=HoldOut(by="random", share=0.3))
+    held, rest = ({cut.patches[row].number for row in rows} for rows in (cut.heldout, cut.train))
+    assert held and not held & rest and len(cut.heldout) + len(cut.train) == len(cut)
+
+
 def test_squares_that_do_not_fill_a_patch_are_refused(data):
     with pytest.raises(DataError, match=r"image_1.h5 is 16 x 16 pixels, which squares of cut = 6 do not fill"):
         opened(data, cut=6)

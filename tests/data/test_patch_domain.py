@@ -1,5 +1,7 @@
 """Patches labelled as a whole: what the task that answers for patches sees of them, and that others refuse them."""
 
+import json
+
 import numpy as np
 import pytest
 from data_factory import RGB, write_images, write_recipe, write_split
@@ -120,3 +122,24 @@ def test_tasks_of_pixels_refuse_them(tmp_path):
         RecipeError, match="member.a has task 'segment', which learns from pixels, but in domain points"
     ):
         next(open_session(str(recipe), [], tmp_path, tmp_path / "run", machine))
+
+
+def test_tasks_of_pixels_that_read_no_mask_predict_them_and_are_not_scored(tmp_path):
+    write_points(tmp_path)
+    head = CLASSIFY[: CLASSIFY.index("[train]")]
+    odd = """
+[member.odd]
+model = { name = "anomaly_unet", size = 16, width = 2 }
+task = { name = "anomaly", use_labels = false }
+train = { steps = 1, batch = 4 }
+[predict]
+tta = ["none"]
+"""
+    recipe = write_recipe(tmp_path / "r.toml", POINTS, odd, text=head)
+    for x in open_session(
+        str(recipe), [], tmp_path, tmp_path / "run", Machine("cpu", "fp32", cache=tmp_path / "cache")
+    ):
+        run_recipe(x)
+    assert open_probs(tmp_path / "run/round-0/odd/probs/points.none.h5").shape == (2, 16, 16)
+    found = json.loads((tmp_path / "run/table.json").read_text())
+    assert found["rows"] == [] and found["unscored"] == ["pixels of points (its labels are of whole patches)"]

@@ -266,6 +266,20 @@ def test_empty_chips_are_drawn_by_the_seed(tmp_path):
     assert none == {(8, 8), (48, 48)} < fewer < some < everything and none < other != some
     assert len(everything) == 64 and 15 <= len(some) <= 35 and made.dropped["empty"] == 64 - len(some)
     assert sorted(map(int, made.manifest.chips)) == list(range(1, len(some) + 1))
+    _, halves = kept("halves", empty=0.4, split="halves")
+    parts = [sum(chip.split == part for chip in halves.manifest.chips.values()) for part in ("train", "test")]
+    assert parts[1] == 32 and parts[0] < 24  # what is tested on keeps its background
+
+
+def test_a_label_that_is_not_known_is_no_nodata(tmp_path):
+    random_scene(tmp_path / "s.tif", 16, 48)
+    mask = np.full((16, 48), 255, np.uint8)
+    mask[:2, :3] = 1, 0, 0
+    mask[:, 16:32] = 0
+    write_mask(tmp_path / "m.tif", mask)
+    made = cut_chips(tmp_path / "s.tif", tmp_path / "m.tif", tmp_path / "out", Cut(16, 16))
+    assert made.dropped == {"no label": 1}
+    assert [chip.valid for chip in made.manifest.chips.values()] == [6 / 256, 1.0]
 
 
 @given(st.data())

@@ -22,6 +22,7 @@ from vector_factory import pixel_box, write_codes, write_mask, write_vector
 
 from l4s.cli import app
 from l4s.errors import DataError
+from l4s.scene.polygons import write_polygons
 from l4s.scene.score import score_scene
 
 
@@ -160,3 +161,18 @@ def test_the_commands(tmp_path):
     cut = (codes != 255) & (codes / 254 >= 0.4)
     assert (told["pixels"], told["area_m2"]) == (cut.sum(), 100.0 * cut.sum())
     assert f"{told['landslides']} landslides" in l4s("polygons", pred, tmp_path / "out.geojson", "--threshold", 0.4)
+
+
+def test_scores_that_are_only_ordered_have_no_threshold_of_their_own(tmp_path):
+    codes, truth = some()
+    pred, mask = write_codes(tmp_path / "p.tif", codes, L4S_KIND="score"), write_mask(tmp_path / "m.tif", truth)
+    with pytest.raises(DataError, match="p.tif holds scores that are only ordered, and 0.5 means nothing to them"):
+        score_scene(pred, mask)
+    close(score_scene(pred, mask, threshold=0.4), reference(codes, truth, 0.4))
+    with pytest.raises(DataError, match="only ordered"):
+        write_polygons(pred, tmp_path / "o.gpkg")
+    assert (
+        write_polygons(pred, tmp_path / "o.gpkg", threshold=0.4).pixels == ((codes != 255) & (codes / 254 >= 0.4)).sum()
+    )
+    own = write_mask(tmp_path / "own.tif", np.where(codes == 255, 255, codes > 200).astype(np.uint8))
+    assert write_polygons(pred, tmp_path / "own.gpkg", mask=own).pixels > 0
