@@ -6,7 +6,7 @@ members or domains redoes nothing, and equal steps of other runs are taken over.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from l4s import rundir
 from l4s.consistency import OF_A_ROUND
 from l4s.data.domain import Domain, affine
+from l4s.data.probs import open_probs
 from l4s.engine import Engine
 from l4s.errors import RecipeError, RunError
 from l4s.load import Member, expand
@@ -233,28 +234,43 @@ def open_experiment(recipe: Recipe, engine: Engine, run: RunDir, domains: Mappin
     return x
 
 
-def _refuse_other_settings(x: Experiment) -> None:
-    """A run describes what is in it: it is not reopened with settings that some of its members were not trained with."""
+def _begun(x: Experiment) -> Iterator[tuple[Member, int, Path, str]]:
+    """The trainings that a run has begun, with their folders and the fingerprints that they should have."""
     for number in range(x.recipe.rounds + 1):
         for member in x.trained(number):
             folder = x.run.member(number, member.name)
             if not rundir.begun(folder):
                 continue
             try:
-                key = x.fit_key(member, number)
+                yield member, number, folder, x.fit_key(member, number)
             except RunError:  # the weights that it starts from are to be made again
                 continue
-            try:
-                rundir.is_done(folder, key)
-                rundir.refuse_other(folder, key)
-            except RunError as error:
-                keys = x.plan.changed(member, number)
-                told = (
-                    f"it has other values of {', '.join(keys)}"
-                    if keys
-                    else "its data, labels or what it builds on changed"
-                )
-                raise RunError(f"{error} ({told})") from error
+
+
+def _refuse_other_settings(x: Experiment) -> None:
+    """A run describes what is in it: it is not reopened with settings that some of its members were not trained with."""
+    for member, number, folder, key in _begun(x):
+        try:
+            rundir.is_done(folder, key)
+            rundir.refuse_other(folder, key)
+        except RunError as error:
+            keys = x.plan.changed(member, number)
+            told = f"other values of {', '.join(keys)}" if keys else "other data or labels, or builds on others"
+            raise RunError(f"{error} (it has {told})") from error
+
+
+def refuse_other_predictions(x: Experiment) -> None:
+    """A run is not gone on with under settings that some of its predictions were not made with.
+
+    Raises:
+        RunError: these are others.
+    """
+    for member, number, folder, _ in _begun(x):
+        for domain in x.predicted(member):
+            for tta in x.tta(domain):
+                path = x.run.probs(folder, domain.name, tta)
+                if path.is_file() and open_probs(path).fingerprint != x.predict_key(member, number, domain, tta):
+                    raise RunError(f"{path} was made with other settings or inputs: delete it, or choose another --run")
 
 
 def _refuse_patch_labels(member: Member, source: Sequence[Domain]) -> None:

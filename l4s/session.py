@@ -17,7 +17,7 @@ from l4s.data.stats import merge
 from l4s.engine import Engine, start_engine
 from l4s.environment import environment
 from l4s.errors import RecipeError, RunError
-from l4s.experiment import Experiment, open_experiment
+from l4s.experiment import Experiment, open_experiment, refuse_other_predictions
 from l4s.fit import optimiser_of
 from l4s.groups import by_group
 from l4s.load import Member, expand, find_recipe, load_cells, resolved
@@ -143,6 +143,7 @@ def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: M
             for name, config in recipe.domain.items()
         }
     opened = open_experiment(recipe, engine, run, domains)
+    refuse_other_predictions(opened)
     if engine.main:
         # not sorted: the order of a grid's axes makes the members' names
         rundir.write_atomic(run.config, (json.dumps(resolved(recipe), indent=1, allow_nan=False) + "\n").encode())

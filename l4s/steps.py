@@ -89,21 +89,17 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
         log.info(f"round {number} {member.name}: equal to {taken}, taken over")
         return
     rundir.refuse_other(folder, key)
-    with rundir.alone(folder) if x.engine.main else nullcontext():
-        _fit(x, member, number, folder, key)
-    rundir.reached("fit.done")
-
-
-def _fit(x: Experiment, member: Member, number: int, folder: Path, key: str) -> None:
     job = job_of(x, member, number, folder)
-    if x.engine.main:
-        rundir.write_json(folder / rundir.STARTED, {"fingerprint": key})
-        rundir.write_json(folder / rundir.CONFIG, describe_member(x, member, number))
-    names = [path.name for path in fit(x.engine, job)]
-    if x.engine.main:
-        rundir.finish(folder, key, weights=names, made=environment(x.engine))
-        clean(folder)
-    x.engine.wait()
+    with rundir.alone(folder) if x.engine.main else nullcontext():
+        if x.engine.main:
+            rundir.write_json(folder / rundir.STARTED, {"fingerprint": key})
+            rundir.write_json(folder / rundir.CONFIG, describe_member(x, member, number))
+        names = [path.name for path in fit(x.engine, job)]
+        if x.engine.main:
+            rundir.finish(folder, key, weights=names, made=environment(x.engine))
+            clean(folder)
+        x.engine.wait()
+    rundir.reached("fit.done")
 
 
 def job_of(x: Experiment, member: Member, number: int, folder: Path) -> Job:

@@ -318,7 +318,7 @@ def test_labels_are_made_anew_until_a_round_is_trained_on_them(place, tmp_path):
     run_pseudo(other, 1)
     assert open_pseudo(root / "round-1/pseudo/away.h5").fingerprint != before
     train_round(other, 1, ["a"])
-    with pytest.raises(RunError, match="round-1/a was made with .*its data, labels or what it builds on changed"):
+    with pytest.raises(RunError, match="round-1/a was made with .*it has other data or labels, or builds on others"):
         opened(place, root)
 
 
@@ -345,6 +345,13 @@ def test_a_refused_command_leaves_the_run_as_it_was(place, tmp_path):
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     with pytest.raises(RunError, match="round-0/a was made with other settings or inputs"):
         opened(place, root, "rounds=0", "member.a.train.scale.factor=2.0")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    predict_round(opened(place, root, "rounds=0"), 0)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    with pytest.raises(
+        RunError, match="round-0/a/probs/away.none.h5 was made with other settings or inputs: delete it"
+    ):
+        opened(place, root, "rounds=0", "domain.away.normalise=source")
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     opened(place, root, "rounds=0", "domain.more={role='eval',split='validation'}")
     assert b'"more"' in (root / "config.json").read_bytes()
