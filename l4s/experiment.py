@@ -22,7 +22,7 @@ from l4s.errors import RecipeError, RunError
 from l4s.load import Member, expand
 from l4s.member import adapts, norm_row
 from l4s.plan import NOT_LEARNT, ROUND_KEYS, Plan
-from l4s.recipe import Normalise, Recipe, Round, Tta, fingerprint
+from l4s.recipe import Normalise, Recipe, Tta, fingerprint
 from l4s.rundir import RunDir
 from l4s.traits import afterwards, labels_read, learnt
 
@@ -34,20 +34,25 @@ UNREAD = {*NOT_LEARNT, "source", "features", "init", "normalise", "patch_blend"}
 
 @dataclass(frozen=True)
 class Experiment:
-    """One recipe (one cell of a sweep) with its data open."""
+    """One recipe (one cell of a sweep) with its data open; what needs no data, its `plan` says."""
 
-    recipe: Recipe
+    plan: Plan
     engine: Engine
-    run: RunDir
     domains: Mapping[str, Domain]
-    members: tuple[Member, ...]
     # fingerprints of a round build on those of the rounds before: without memory each round multiplies the work
     keys: dict[tuple[str, int], str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def plan(self) -> Plan:
-        """What can be said without the data."""
-        return Plan(self.run, self.recipe, self.members)
+    def recipe(self) -> Recipe:
+        return self.plan.recipe
+
+    @property
+    def run(self) -> RunDir:
+        return self.plan.run
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return self.plan.members
 
     def source(self, member: Member) -> list[Domain]:
         """The source domains that a member trains on."""
@@ -61,14 +66,6 @@ class Experiment:
         names = self.plan.predicted(*members)
         return [domain for domain in self.domains.values() if len(domain.predicted) and domain.name in names]
 
-    def feature_member(self, member: Member) -> Member | None:
-        """The member whose embeddings follow the bands; None where there are none."""
-        return self.plan.feature_member(member)
-
-    def round(self, number: int) -> Round:
-        """What the recipe says of a round."""
-        return self.plan.round(number)
-
     def trained(self, number: int) -> list[Member]:
         """The members that train in a round.
 
@@ -78,18 +75,6 @@ class Experiment:
         if not 0 <= number <= self.recipe.rounds:
             raise RunError(f"round {number}: recipe {self.recipe.name} has rounds 0 to {self.recipe.rounds}")
         return self.plan.trained(number)
-
-    def tta(self, domain: Domain) -> tuple[Tta, ...]:
-        """The test-time augmentations a domain is predicted under."""
-        return self.plan.tta(domain.name)
-
-    def group(self, member: Member) -> str:
-        """The ensemble a member belongs to; "" where there is one."""
-        return self.plan.group(member)
-
-    def grouped(self, members: Sequence[Member]) -> dict[str, list[Member]]:
-        """Members by ensemble."""
-        return self.plan.grouped(members)
 
     def affine(self, domain: Domain, member: Member) -> tuple[np.ndarray, np.ndarray]:
         """Scale and shift, (N, C) float32 each, of a domain's cached values as a member sees them."""
@@ -132,7 +117,7 @@ class Experiment:
                 "member": config,
                 "bands": self.recipe.bands.model_dump(mode="json"),
                 "reads": reads,
-                "labels": [self.pseudo_key(domain, number, self.group(member)) for domain in self.target()]
+                "labels": [self.pseudo_key(domain, number, self.plan.group(member)) for domain in self.target()]
                 if number
                 else [],
                 "init": [_content(path) for path in self.initial(member, number)],
@@ -148,7 +133,7 @@ class Experiment:
 
     def _embeddings(self, member: Member, number: int, domains: Sequence[Domain]) -> dict[str, list[str]]:
         """What a step depends on that reads the embeddings of another member; nothing where there are none."""
-        first = self.feature_member(member)
+        first = self.plan.feature_member(member)
         return {"features": [self.embed_key(first, number, domain) for domain in domains]} if first else {}
 
     def embed_key(self, member: Member, number: int, domain: Domain) -> str:
@@ -200,9 +185,9 @@ class Experiment:
         Raises:
             RecipeError: there are none.
         """
-        names = self.round(number).labels_from
+        names = self.plan.round(number).labels_from
         trained = [member for member in self.trained(number - 1) if not names or member.named(names)]
-        if found := [member for member in trained if self.group(member) == group]:
+        if found := [member for member in trained if self.plan.group(member) == group]:
             return found
         what = f"round {number}, ensemble {group!r}" if group else f"round {number}"
         raise RecipeError(
@@ -223,12 +208,12 @@ def open_experiment(recipe: Recipe, engine: Engine, run: RunDir, domains: Mappin
         RecipeError: a round has nobody to label its targets, or a member asks for more patches than there are, or for
             pixels of patches that are labelled as a whole.
     """
-    x = Experiment(recipe, engine, run, domains, expand(recipe))
+    x = Experiment(Plan(run, recipe, expand(recipe)), engine, domains)
     for member in x.members:
         _refuse_patch_labels(member, x.source(member))
         _refuse_large_subset(member, x.source(member))
     for number in range(1, recipe.rounds + 1):
-        for group in x.grouped(x.trained(number)):
+        for group in x.plan.grouped(x.trained(number)):
             x.labellers(number, group)
     _refuse_other_settings(x)
     return x
@@ -267,7 +252,7 @@ def refuse_other_predictions(x: Experiment) -> None:
     """
     for member, number, folder, _ in _begun(x):
         for domain in x.predicted(member):
-            for tta in x.tta(domain):
+            for tta in x.plan.tta(domain.name):
                 path = x.run.probs(folder, domain.name, tta)
                 if path.is_file() and open_probs(path).fingerprint != x.predict_key(member, number, domain, tta):
                     raise RunError(f"{path} was made with other settings or inputs: delete it, or choose another --run")

@@ -164,7 +164,7 @@ def _images(domain: Domain, rows: list[int]) -> list[np.ndarray]:
 
 
 def _probs(x: Experiment, member: Member, domain: Domain) -> ProbFile:
-    path = x.run.probs(x.run.member(x.plan.last_round(), member.name), domain.name, x.tta(domain)[-1])
+    path = x.run.probs(x.run.member(x.plan.last_round(), member.name), domain.name, x.plan.tta(domain.name)[-1])
     if not path.is_file():
         raise RunError(f"{path} is missing: run {command(x.run.root, 'predict', '--round', x.plan.last_round())} first")
     return open_probs(path)

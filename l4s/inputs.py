@@ -33,7 +33,7 @@ def embeddings_of(x: Experiment, domain: Domain, member: Member, number: int) ->
     Raises:
         RunError: that member is not trained yet.
     """
-    first = x.feature_member(member)
+    first = x.plan.feature_member(member)
     if first is None:
         return None
     folder = x.run.member(number, first.name)

@@ -63,7 +63,7 @@ def heldout_thresholds(x: Experiment, folder: Path) -> dict[str, float]:
     counts: dict[str, np.ndarray] = {}
     for domain in x.predicted():
         truth = truth_of(domain) if domain.config.role == "source" else None
-        for tta in x.tta(domain) if truth else ():
+        for tta in x.plan.tta(domain.name) if truth else ():
             path = x.run.probs(folder, domain.name, tta)
             if not path.is_file():
                 continue

@@ -166,7 +166,7 @@ def _files(x: Experiment, domain: Domain) -> Iterator[tuple[Row, Path]]:
     """Files of a domain's probabilities that exist, and what they are; by round, members before ensembles."""
     for number in range(x.recipe.rounds + 1):
         for about, folder in _makers(x, number):
-            for tta in x.tta(domain):
+            for tta in x.plan.tta(domain.name):
                 path = x.run.probs(folder, domain.name, tta)
                 if path.is_file():
                     where = {"round": number, "domain": domain.name, "role": domain.config.role, "tta": tta}
@@ -179,7 +179,7 @@ def _makers(x: Experiment, number: int) -> Iterator[tuple[Row, Path]]:
     for member in members:
         about = {"kind": "member", "name": member.name, "base": _base(member), "seed": member.config.seed}
         yield about, x.run.member(number, member.name)
-    for group in x.grouped(members):
+    for group in x.plan.grouped(members):
         folder = x.run.ensemble(number, group)
         yield {"kind": "ensemble", "name": folder.name}, folder
 

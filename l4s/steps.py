@@ -35,7 +35,7 @@ TAKEN_OVER = ("weights*.safetensors", rundir.METRICS)
 
 def run_pseudo(x: Experiment, number: int) -> None:
     """Label the targets for round `number` from the ensemble of the round before."""
-    for group in x.grouped(x.trained(number)):
+    for group in x.plan.grouped(x.trained(number)):
         folder = x.run.pseudo(number, group)
         kept = {domain.name: _labelling(x, number, domain, group) for domain in x.target()}
         if x.engine.main:
@@ -69,7 +69,7 @@ def _labelled(x: Experiment, number: int, domain: Domain, group: str) -> PseudoL
 def _labelling_probs(x: Experiment, number: int, domain: Domain, group: str) -> Path:
     """The ensemble that labels a domain for a round: that of the round before, or of its `labels_from`."""
     tta, members = x.recipe.ensemble_tta, x.labellers(number, group)
-    if x.round(number).labels_from:
+    if x.plan.round(number).labels_from:
         path = x.run.probs(x.run.pseudo(number, group), domain.name, tta)
         _ensemble(x, number - 1, members, domain, tta, path)
         return path
@@ -142,7 +142,7 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
     folder = x.run.member(number, member.name)
     missing = []
     for domain in x.predicted(member):
-        for tta in x.tta(domain):
+        for tta in x.plan.tta(domain.name):
             out, key = x.run.probs(folder, domain.name, tta), x.predict_key(member, number, domain, tta)
             if not _is_made(x, out, key):
                 missing.append((domain, tta, out, key))
@@ -162,10 +162,10 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
 
 def run_ensemble(x: Experiment, number: int) -> None:
     """Average the members of a round, domain by domain."""
-    for group, members in x.grouped(x.trained(number)).items():
+    for group, members in x.plan.grouped(x.trained(number)).items():
         folder = x.run.ensemble(number, group)
         for domain in x.predicted(*members):
-            for tta in x.tta(domain):
+            for tta in x.plan.tta(domain.name):
                 _ensemble(x, number, members, domain, tta, x.run.probs(folder, domain.name, tta))
         if x.engine.main:
             table = x.plan.weights(members) or {member.name: 1.0 for member in members}
@@ -180,7 +180,7 @@ def run_submit(x: Experiment) -> None:
     config, last = x.recipe.submit, x.plan.last_round()
     if config is None or not x.engine.main:
         return
-    for group in x.grouped(x.trained(last)):
+    for group in x.plan.grouped(x.trained(last)):
         folder = x.run.ensemble(last, group)
         tta = x.recipe.ensemble_tta
         probs = open_probs(x.run.probs(folder, config.domain, tta))
@@ -263,7 +263,7 @@ def _is_made(
 
 
 def _pseudo_of(x: Experiment, domain: Domain, member: Member, number: int) -> PseudoLabels:
-    group = x.group(member)
+    group = x.plan.group(member)
     path = x.run.pseudo(number, group) / f"{domain.name}.h5"
     if not _is_made(x, path, x.pseudo_key(domain, number, group), open_pseudo):
         raise RunError(f"{path} is missing: run {_commands_before(x, number, domain, group)} first")
@@ -282,7 +282,7 @@ def _commands_before(x: Experiment, number: int, domain: Domain, group: str) -> 
         commands.append(_command(x, "train", before))
     if not all(x.run.probs(folder, domain.name, tta).is_file() for folder in folders):
         commands.append(_command(x, "predict", before))
-    own = bool(x.round(number).labels_from)  # a round that names its labellers averages them itself
+    own = bool(x.plan.round(number).labels_from)  # a round that names its labellers averages them itself
     if not own and not x.run.probs(x.run.ensemble(before, group), domain.name, tta).is_file():
         commands.append(_command(x, "ensemble", before))
     return ", then ".join([*commands, _command(x, "pseudolabel", number)])

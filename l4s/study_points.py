@@ -36,7 +36,7 @@ def find_points(x: Experiment, domain: Domain) -> list[Point]:
             with other settings or other data than the run has now.
     """
     found: dict[tuple[str, int | None], Point] = {}
-    for group, members in x.grouped(x.trained(x.plan.last_round())).items():
+    for group, members in x.plan.grouped(x.trained(x.plan.last_round())).items():
         if (point := _point(x, domain, group, members)) is None:
             continue
         if (point.line, point.size) in found:

@@ -97,7 +97,7 @@ def test_a_recipe_runs_to_its_last_round(place, name):
         last = x.recipe.rounds
         made = {(row["round"], row["name"]) for row in rows}
         wanted = {(number, member.name) for number in range(last + 1) for member in x.trained(number)}
-        wanted |= {(last, x.run.ensemble(last, group).name) for group in x.grouped(x.trained(last))}
+        wanted |= {(last, x.run.ensemble(last, group).name) for group in x.plan.grouped(x.trained(last))}
         assert wanted <= made
         shown = [{"f1": row.get("printed")} | row.get("printed_scores", {}) for row in rows]
         printed = {value for scores in shown for value in scores.values() if value is not None}

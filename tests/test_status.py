@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
 from typer.testing import CliRunner
 
 from l4s import rundir
@@ -203,19 +202,6 @@ def test_status_imports_no_torch(tmp_path):
     assert done.stdout.splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize("group_by", [[], ["normalise"], ["seed", "normalise"]])
-def test_the_plan_answers_as_the_experiment_does(tmp_path, group_by):
-    from l4s.experiment import Experiment
-
-    plan = read_plan(begin(tmp_path, ensemble={"group_by": group_by}, rounds=2))
-    x = Experiment(plan.recipe, None, plan.run, {}, plan.members)
-    for number in range(3):
-        assert plan.round(number) == x.round(number)
-        assert plan.trained(number) == x.trained(number)
-        assert plan.groups(number) == x.grouped(x.trained(number))
-    assert plan.predicted() == ["home", "away"]
-
-
 def test_a_plan_is_what_an_open_run_does(tmp_path):
     from data_factory import write_data, write_recipe
 
@@ -233,4 +219,3 @@ def test_a_plan_is_what_an_open_run_does(tmp_path):
     assert plan.recipe == x.recipe
     assert plan.members == x.members
     assert plan.predicted() == [domain.name for domain in x.predicted()] == ["home", "away", "again"]
-    assert {name: plan.tta(name) for name in plan.predicted()} == {d.name: x.tta(d) for d in x.predicted()}

@@ -355,7 +355,7 @@ def test_what_is_no_point_of_a_study(finished, place, tmp_path, sets, message):
 def test_a_study_reads_the_augmentation_that_is_ensembled(finished, place, tmp_path):
     root, sets = copied(finished, tmp_path / "run", "predict.tta=['none', 'flip']", "ensemble.tta='none'")
     x = opened(place, root, *sets)
-    for group, members in x.grouped(x.trained(0)).items():  # nobody has predicted the flipped ones
+    for group, members in x.plan.grouped(x.trained(0)).items():  # nobody has predicted the flipped ones
         for domain in x.predicted(*members):
             out = x.run.probs(x.run.ensemble(0, group), domain.name, "none")
             paths = [x.run.probs(x.run.member(0, member.name), domain.name, "none") for member in members]
