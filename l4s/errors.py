@@ -30,7 +30,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def refusals(what: str, options: Mapping[str, object]) -> Iterator[None]:
-    """Options that what is called with them refuses, by their type for example, are wrong use of a recipe."""
+    """Turn a TypeError of what is called with a recipe's options into a RecipeError that names both."""
     try:
         yield
     except TypeError as error:

@@ -73,6 +73,10 @@ def predict(
     Returns:
         The finished file, `(N, H, W)` float16 in [0, 1], or `(N,)` where the task answers for whole patches. Where patches
         were fitted to one size it is ragged: each patch at its own size.
+
+    Raises:
+        RunError: the machine has not enough memory for a batch.
+        DataError: an answer is NaN, or outside [0, 1].
     """
     with domain_rows(torch.tensor([view.norm])):
         mine = [

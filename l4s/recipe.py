@@ -194,31 +194,27 @@ class DomainConfig(Section):
         return self
 
 
-class ModelConfig(Section):
+class Built(Section):
+    """A table that names a builder; keys that it does not know are the builder's own options, checked where it is called."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The builder's keyword options."""
+        return dict(self.model_extra or {})
+
+
+class ModelConfig(Built):
     """A builder of `l4s.models.MODELS` by name, the side it is built for, and the builder's own options."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
-
-    name: str
     size: int = Field(default=128, ge=16)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The builder's keyword options."""
-        return dict(self.model_extra or {})
 
-
-class TaskConfig(Section):
+class TaskConfig(Built):
     """A builder of `l4s.tasks.TASKS` by name, and its own options; without options its name alone may stand for it."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
-
-    name: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The builder's keyword options."""
-        return dict(self.model_extra or {})
 
     @model_validator(mode="before")
     @classmethod
@@ -230,18 +226,10 @@ class TaskConfig(Section):
         return dump(self) if self.model_extra else self.name
 
 
-class LossTerm(Section):
+class LossTerm(Built):
     """One term of the training loss: a name of `l4s.losses.LOSSES`, its weight and its options."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
-
-    name: str
     weight: float = Field(default=1.0, gt=0)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The loss function's keyword options."""
-        return dict(self.model_extra or {})
 
 
 class Augment(Section):
@@ -293,10 +281,8 @@ class Scale(Section):
         return self
 
 
-class Optimiser(Section):
+class Optimiser(Built):
     """A builder of `l4s.optim.OPTIMIZERS` by name, and its options (`betas`, `momentum`, ...)."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     name: str = "adamw"
     lr: float = Field(default=1e-3, gt=0)
@@ -304,24 +290,12 @@ class Optimiser(Section):
     encoder_lr_factor: float = Field(default=1.0, gt=0)
     decay_all: bool = False  # true: norm scales and biases decay too
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The optimiser's own keyword options."""
-        return dict(self.model_extra or {})
 
-
-class Schedule(Section):
+class Schedule(Built):
     """A function of `l4s.optim.SCHEDULES` by name, its warm-up in steps, and its options (`power`, `floor`, ...)."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
     name: str = "poly"
     warmup: int = Field(default=0, ge=0)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The schedule's own keyword options."""
-        return dict(self.model_extra or {})
 
 
 class Train(Section):

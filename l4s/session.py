@@ -71,13 +71,13 @@ def preview(recipe: str, overrides: Sequence[str], run: Path | None) -> tuple[Pa
     """
     cells = load_cells(recipe, overrides)
     for cell in cells.values():
-        check_parts(cell)
+        check_builders(cell)
     root = run or Path("runs") / next(iter(cells.values())).name
     return root, [Plan(RunDir(root / name, cell=name), cell, expand(cell)) for name, cell in cells.items()]
 
 
-def check_parts(recipe: Recipe) -> None:
-    """Try what a recipe names beside torch code: tasks with their losses, optimisers and schedules.
+def check_builders(recipe: Recipe) -> None:
+    """Build each member's task, optimiser and schedule once, so that a wrong name or value is told before data are read.
 
     Raises:
         RecipeError: a name or an option does not exist, or a value is out of range.

@@ -43,11 +43,6 @@ def ssim_map(image: Tensor, other: Tensor, data_range: float = 1.0) -> Tensor:
         return similar
 
 
-def ssim(image: Tensor, other: Tensor, data_range: float = 1.0) -> Tensor:
-    """Mean of `ssim_map` over all places and bands of each image: (B,) float32."""
-    return ssim_map(image, other, data_range).mean((1, 2, 3))
-
-
 def blur(values: Tensor, sigma: float, radius: int | None = None) -> Tensor:
     """Mean of (..., H, W) values under a Gaussian window, continued by reflection; in their dtype, outside autocast.
 

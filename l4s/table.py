@@ -157,7 +157,7 @@ def _ordered(row: Row) -> bool:
     return "quantile" in (row.get("cuts") or ())
 
 
-def label_free(row: Row) -> Mapping[str, float] | None:
+def label_free_scores(row: Row) -> Mapping[str, float] | None:
     """The scores of a row of probabilities at the threshold that reads no labels."""
     return _cut(row, EXPECTED_F1)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from l4s.metrics import CODE_VALUES, accuracy_of, best_mean_iou, best_threshold, code_counts, mean_iou_of, scores_at
 
-CONTAMINATION = 0.05  # the paper names no threshold
+CONTAMINATION = 0.05  # Kimura 2019 names no threshold
 EXPECTED_F1: Final = "expected_f1"
 HELDOUT: Final = "heldout"
 

@@ -10,7 +10,7 @@ from l4s.errors import RecipeError
 from l4s.load import expand, find_recipe, load_cells, load_recipe, parse_recipe, resolved, shipped
 from l4s.plan import Plan
 from l4s.rundir import RunDir
-from l4s.session import check_parts
+from l4s.session import check_builders
 
 BASE = """
 rounds = 1
@@ -41,7 +41,7 @@ def test_every_shipped_recipe_loads(name):
     cells = load_cells(name)
     for recipe in cells.values():
         assert parse_recipe(resolved(recipe), name) == recipe
-        check_parts(recipe)
+        check_builders(recipe)
 
 
 def test_recipes_are_found_by_name_and_by_path(tmp_path):
@@ -574,14 +574,14 @@ def test_each_task_has_an_ensemble_of_its_own(tmp_path):
 )
 def test_names_of_torch_code_are_checked_before_data_are_read(tmp_path, override, message):
     with pytest.raises(RecipeError, match=f"recipe some: {message}"):
-        check_parts(load(tmp_path, sets=[override]))
+        check_builders(load(tmp_path, sets=[override]))
 
 
 def test_scores_are_not_judged_at_one_half_while_they_train(tmp_path):
     text = FREE.replace("labelled = false", 'holdout = { by = "block", share = 0.1 }')
-    check_parts(load(tmp_path, text=text))
+    check_builders(load(tmp_path, text=text))
     with pytest.raises(RecipeError, match=r"member.a: train.evaluate_every scores at threshold 0.5"):
-        check_parts(load(tmp_path, text=text, sets=["train.evaluate_every=5"]))
+        check_builders(load(tmp_path, text=text, sets=["train.evaluate_every=5"]))
 
 
 def test_members_that_cannot_be_averaged_are_told_before_they_are_trained(tmp_path):
@@ -591,8 +591,8 @@ def test_members_that_cannot_be_averaged_are_told_before_they_are_trained(tmp_pa
     with pytest.raises(
         RecipeError, match=r"'a' .score, contamination = 0.2. and 'b' .* cannot be averaged: give them diff"
     ):
-        check_parts(load(tmp_path, *lines, text=text))
-    check_parts(load(tmp_path, *lines, "ensemble = 'b'", text=text))
+        check_builders(load(tmp_path, *lines, text=text))
+    check_builders(load(tmp_path, *lines, "ensemble = 'b'", text=text))
 
 
 def test_an_override_that_members_do_not_read_is_told(tmp_path, capsys):
@@ -657,4 +657,4 @@ def test_an_override_that_some_cells_read_is_taken(tmp_path):
 )
 def test_an_option_of_another_type_is_wrong_use(tmp_path, setting):
     with pytest.raises(RecipeError, match="refuses"):
-        check_parts(load(tmp_path, sets=[setting]))
+        check_builders(load(tmp_path, sets=[setting]))

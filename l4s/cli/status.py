@@ -116,9 +116,9 @@ def _scores(row: dict[str, Any]) -> tuple[str, ...]:
     f1 = f"{row['f1']:.3f}" + (" of patches" if row["of"] == "patches" else "")
     oracle = "" if row["oracle_f1"] is None else f"{row['oracle_f1']:.3f}"
     name = f"{row['name']}, mean of {row['n']}" if row["kind"] == "seeds" else row["name"]
-    from l4s.table import label_free
+    from l4s.table import label_free_scores
 
-    free = label_free(row)
+    free = label_free_scores(row)
     return row["domain"], str(row["round"]), name, row["tta"], f1, "" if free is None else f"{free['f1']:.3f}", oracle
 
 

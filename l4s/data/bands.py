@@ -12,6 +12,11 @@ L4S_BANDS = ("b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "b9", "b10", "b11",
 """The 14 bands of the official release in file order; Sentinel-2's B8A is left out."""
 
 
+def unnamed_bands(count: int) -> tuple[str, ...]:
+    """What the bands of a file are called where nobody names them: as in the release for 14, else band1, band2, ..."""
+    return L4S_BANDS if count == len(L4S_BANDS) else tuple(f"band{number}" for number in range(1, count + 1))
+
+
 class Made(BaseModel):
     """A band that is computed of others when a patch is read: a function of `l4s.data.derive.DERIVED`, and its options."""
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from l4s.data.bands import Bands
 from l4s.data.fitting import Fitting, fit_image, fit_mask, fitting
+from l4s.data.patch import PatchRef
 from l4s.data.pictures import reads_dem
-from l4s.data.readers import PatchRef, image_shape, in_square, read_image, read_mask
+from l4s.data.readers import image_shape, in_square, read_image, read_mask
 from l4s.data.stats import patch_moments, pool
 from l4s.errors import DataError
 from l4s.recipe import Fit, fingerprint

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from l4s.data.bands import L4S_BANDS, Bands
+from l4s.data.bands import Bands, unnamed_bands
 from l4s.data.cache import Track
 from l4s.data.facts import Facts, image_facts, mask_facts, picture_facts
 from l4s.data.faults import KINDS, SEVERITIES, Fault, Severity, duplicates, split_faults
+from l4s.data.patch import PatchRef
 from l4s.data.pictures import CHANNELS, reads_dem
-from l4s.data.readers import PatchRef, find_patches
+from l4s.data.readers import find_patches
 from l4s.data.scale import CONSTANT, Scale, Values, guess_scales
 from l4s.data.scan import Scan, Split, scan
 from l4s.data.stats import pool
@@ -169,8 +170,7 @@ def _names(split: Split, facts: Mapping[Path, Facts], bands: Bands | None) -> tu
         return file[:CHANNELS] if len(file) == CHANNELS + 1 else file
     if bands:
         return bands.file
-    count = _usual_bands(split, facts)
-    return L4S_BANDS if count == len(L4S_BANDS) else tuple(f"band{k}" for k in range(1, count + 1))
+    return unnamed_bands(_usual_bands(split, facts))
 
 
 def _summary(

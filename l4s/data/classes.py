@@ -8,7 +8,8 @@ import numpy as np
 from scipy import ndimage
 
 from l4s import log
-from l4s.data.readers import PatchRef, find_patches, read_mask
+from l4s.data.patch import PatchRef
+from l4s.data.readers import find_patches, read_mask
 from l4s.data.survey import splits_in
 from l4s.errors import DataError
 

@@ -12,7 +12,8 @@ from l4s.data.cache import Cache, Track, open_cache
 from l4s.data.fitting import Fitting
 from l4s.data.labels import with_labels
 from l4s.data.parts import take_parts
-from l4s.data.readers import PatchRef, cut_patches, find_patches, image_shape
+from l4s.data.patch import PatchRef
+from l4s.data.readers import cut_patches, find_patches, image_shape
 from l4s.data.stats import CONSTANT, Stats, constants, pool, subdomain_stats
 from l4s.errors import DataError, RecipeError
 from l4s.recipe import DomainConfig, HoldOut, Normalise
@@ -53,7 +54,7 @@ class Domain:
     @property
     def shared(self) -> list[list[int]]:
         """Positions of the bands that share their statistics, group by group."""
-        return [[self.bands.names.index(band) for band in group] for group in self.config.share_stats]
+        return _shared(self.bands, self.config)
 
     @property
     def predicted(self) -> np.ndarray:
@@ -97,7 +98,7 @@ def open_domain(
     train, heldout = split(name, patches, config.holdout)  # before hours of caching
     if not len(train):
         raise DataError(f"domain {name}: the hold-out leaves none of {len(patches)} patches to train on")
-    shared = [[bands.names.index(band) for band in group] for group in config.share_stats]
+    shared = _shared(bands, config)
     opened = open_cache(
         patches,
         bands,
@@ -120,6 +121,10 @@ def _refuse_unlabelled(name: str, patches: Sequence[PatchRef]) -> None:
             )
 
 
+def _shared(bands: Bands, config: DomainConfig) -> list[list[int]]:
+    return [[bands.names.index(band) for band in group] for group in config.share_stats]
+
+
 def own_bands(name: str, config: DomainConfig, bands: Bands) -> Bands:
     """The bands of a domain: those the recipe's models see, at their places in the domain's own files.
 
@@ -140,31 +145,51 @@ def split(name: str, patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.n
     Raises:
         DataError: nothing would be held out though the recipe asks for it.
     """
-    number = np.array([patch.number for patch in patches])
-    region = np.array([patch.region for patch in patches])
-    near = held = np.zeros(len(patches), bool)
-    if config.by == "region":
-        near = held = np.isin(region, config.regions)
-    elif config.by == "random":
-        assert config.share is not None
-        whole = np.array(list(dict.fromkeys(number.tolist())))  # the squares of a patch stay together
-        drawn = np.random.default_rng(config.seed).permutation(len(whole))[: round(config.share * len(whole))]
-        near = held = np.isin(number, whole[drawn])
-    elif config.by != "none":
-        # Bijie's patches without landslides have the last ids: a block of both classes holds some of each
-        places = np.array([f"{patch.region}/{patch.background}" for patch in patches])
-        ranges = config.ranges if config.by == "ids" else _last_blocks(number, places, config.share or 0.0)
-        held = _within(number, ranges, 0)
-        for block in ranges:
-            inside, around = _within(number, [block], 0), _within(number, [block], config.gap)
-            elsewhere = inside.any() & ~np.isin(places, places[inside])  # the next number there is no neighbour
-            near = near | around & ~elsewhere
+    held, near = HELD_OUT[config.by](patches, config)
     if config.by != "none" and not held.any():
+        numbers = [patch.number for patch in patches]
         raise DataError(
             f"domain {name}: holdout by {config.by!r} holds out none of {len(patches)} patches, ids "
-            f"{number.min()} to {number.max()}: change domain.{name}.holdout"
+            f"{min(numbers)} to {max(numbers)}: change domain.{name}.holdout"
         )
-    return np.flatnonzero(~near), np.flatnonzero(held)
+    return np.flatnonzero(~(held | near)), np.flatnonzero(held)
+
+
+def _nothing(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(len(patches), bool), np.zeros(len(patches), bool)
+
+
+def _by_region(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.ndarray]:
+    held = np.array([patch.region in config.regions for patch in patches])
+    return held, held
+
+
+def _at_random(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.ndarray]:
+    assert config.share is not None
+    number = np.array([patch.number for patch in patches])
+    whole = np.array(list(dict.fromkeys(number.tolist())))  # the squares of a patch stay together
+    drawn = np.random.default_rng(config.seed).permutation(len(whole))[: round(config.share * len(whole))]
+    held = np.isin(number, whole[drawn])
+    return held, held
+
+
+def _by_number(patches: Sequence[PatchRef], config: HoldOut) -> tuple[np.ndarray, np.ndarray]:
+    """Ranges of numbers, and what lies within `gap` of them in the same place."""
+    number = np.array([patch.number for patch in patches])
+    # Bijie's patches without landslides have the last ids: a block of both classes holds some of each
+    place = np.array([f"{patch.region}/{patch.background}" for patch in patches])
+    ranges = config.ranges if config.by == "ids" else _last_blocks(number, place, config.share or 0.0)
+    held, near = _nothing(patches, config)
+    for block in ranges:
+        inside, around = _within(number, block, 0), _within(number, block, config.gap)
+        # elsewhere the next number is no neighbour; of a range without patches it is not known where it lies
+        near |= around & (np.isin(place, place[inside]) if inside.any() else True)
+        held |= inside
+    return held, near
+
+
+HELD_OUT = {"none": _nothing, "region": _by_region, "random": _at_random, "ids": _by_number, "block": _by_number}
+"""How patches are held out: which are, and which are too near to them to be trained on, two (N,) bool."""
 
 
 def _last_blocks(number: np.ndarray, place: np.ndarray, share: float) -> list[tuple[int, int]]:
@@ -178,11 +203,9 @@ def _last_blocks(number: np.ndarray, place: np.ndarray, share: float) -> list[tu
     return blocks
 
 
-def _within(number: np.ndarray, ranges: Sequence[tuple[int, int]], gap: int) -> np.ndarray:
-    inside = np.zeros(len(number), bool)
-    for first, last in ranges:
-        inside |= (number >= first - gap) & (number <= last + gap)
-    return inside
+def _within(number: np.ndarray, block: tuple[int, int], gap: int) -> np.ndarray:
+    first, last = block
+    return (number >= first - gap) & (number <= last + gap)
 
 
 def affine(

@@ -1,7 +1,7 @@
 """What one file of a data folder holds, read leniently: whatever is wrong with it is a fact, not an exception."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from l4s.data.patch import PatchRef
 from l4s.data.pictures import dem_of_picture, read_colours
-from l4s.data.readers import read_array, read_mask, read_plane
+from l4s.data.readers import band_axis, read_array, read_mask, read_plane
 from l4s.data.stats import patch_moments
 from l4s.errors import DataError
 
@@ -59,7 +59,7 @@ def image_facts(path: Path, count: int | None = None) -> Facts:
         return Facts(path, _unreadable(path, error))
     if values.dtype.kind not in "fiu":
         return Facts(path, ("wrong type", f"holds {values.dtype}"))
-    axis = _band_axis(values.shape, count)
+    axis = band_axis(values.shape, count)
     if axis is None or values.size == 0:
         return Facts(path, ("wrong shape", f"has shape {values.shape}"))
     return _measure(path, np.moveaxis(values, axis, -1))
@@ -114,16 +114,6 @@ def _dem_of(ref: PatchRef, path: Path) -> Facts:
 def _unreadable(path: Path, error: DataError) -> tuple[str, str]:
     reason = str(error).removeprefix(f"{path} ").rsplit(": ", 1)[0]
     return next((kind for begin, kind in REASONS.items() if reason.startswith(begin)), "broken file"), reason
-
-
-def _band_axis(shape: Sequence[int], count: int | None) -> int | None:
-    """Where the bands lie: at the end with `count` of them, the release's order first; else beside a square, else short."""
-    if len(shape) != 3:
-        return None
-    for fits in ((shape[2] == count, shape[0] == count), (shape[0] == shape[1], shape[1] == shape[2])):
-        if any(fits):
-            return 2 if fits[0] else 0
-    return 2 if shape[2] <= shape[0] else 0
 
 
 def _measure(path: Path, stored: np.ndarray) -> Facts:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from l4s import log
-from l4s.data.patch import SPLITS, PatchRef, natural, only_folder, split_folder, tolerated
+from l4s.data.patch import SPLIT_OF, PatchRef, natural, only_folder, split_folder, tolerated
 from l4s.data.pictures import DEM_FOLDER, IMAGES, SUFFIXES, around, is_picture
 from l4s.data.splits import FOLDER as LISTS
 from l4s.data.splits import SHARES, draw_splits, read_splits, write_splits
@@ -29,18 +29,18 @@ def bijie(root: Path, split: str, seed: int | None) -> tuple[PatchRef, ...] | No
         DataError: a foreign file or folder, a file without its image, lists that contradict the files, or an empty split.
         RecipeError: a seed is given that draws other splits than those listed.
     """
-    folder = bijie_folder(root) if split in SPLITS or Path(split) == Path(".") else None
+    folder = bijie_folder(root) if split in SPLIT_OF or Path(split) == Path(".") else None
     if folder is None:
         return None
     every = bijie_patches(folder)
-    if split not in SPLITS:
+    if split not in SPLIT_OF:
         return every
     splits = bijie_splits(folder, every, seed)
     if left := len(every) - sum(map(len, splits.values())):
         log.warn(f"{left} of {len(every)} patches are left out: no list in {folder / LISTS} names them")
-    found = splits[SPLITS[split]]
+    found = splits[SPLIT_OF[split]]
     if not found:
-        raise DataError(_empty(folder, SPLITS[split], len(every)))
+        raise DataError(_empty(folder, SPLIT_OF[split], len(every)))
     return found
 
 

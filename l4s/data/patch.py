@@ -15,7 +15,7 @@ FOLDERS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Layout -> split -> the names its folder may have."""
 
-SPLITS = {name: split for folders in FOLDERS.values() for split, names in folders.items() for name in names}
+SPLIT_OF = {name: split for folders in FOLDERS.values() for split, names in folders.items() for name in names}
 """Every name of a split -> `train`, `validation` or `test`."""
 
 TOLERATED = ("Thumbs.db", "desktop.ini", "__MACOSX")
@@ -72,4 +72,4 @@ def only_folder(parent: Path, names: Sequence[str]) -> Path | None:
 
 def split_folder(parent: Path, layout: str, split: str) -> Path | None:
     """The folder of a named split in `parent`; None where there is none, or where `split` is no named one."""
-    return only_folder(parent, FOLDERS[layout][SPLITS[split]]) if split in SPLITS else None
+    return only_folder(parent, FOLDERS[layout][SPLIT_OF[split]]) if split in SPLIT_OF else None

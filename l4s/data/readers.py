@@ -18,11 +18,7 @@ import numpy as np
 
 from l4s.data.bands import Bands, make_bands
 from l4s.data.folders import bijie, hokkaido, holds_pictures
-from l4s.data.patch import FOLDERS as FOLDERS
-from l4s.data.patch import SPLITS as SPLITS
-from l4s.data.patch import PatchRef as PatchRef
-from l4s.data.patch import only_folder, split_folder
-from l4s.data.patch import tolerated as tolerated
+from l4s.data.patch import FOLDERS, SPLIT_OF, PatchRef, only_folder, split_folder, tolerated
 from l4s.data.pictures import IMAGES, SUFFIXES, is_picture, mask_of_picture, picture_bands, picture_shape
 from l4s.errors import DataError, RecipeError
 
@@ -54,7 +50,7 @@ def _split_folders(root: Path, split: str, _: int | None) -> tuple[PatchRef, ...
 def _flat(root: Path, split: str, _: int | None) -> tuple[PatchRef, ...] | None:
     """The folder `root/split`; `root` itself where `split` is the mere name of a split."""
     folder = root / split
-    return _folder(root if split in SPLITS and not folder.is_dir() else folder)
+    return _folder(root if split in SPLIT_OF and not folder.is_dir() else folder)
 
 
 READERS: dict[str, Callable[[Path, str, int | None], tuple[PatchRef, ...] | None]] = {
@@ -138,7 +134,7 @@ def _search(root: Path, split: str, layout: str, seed: int | None) -> tuple[Patc
     if layout != "auto":
         return READERS[layout](root, split, seed)
     # A folder that is spelt out wins; `train`, `validation` and `test` first mean the split, whatever its folder.
-    if split not in SPLITS.values() and (found := _folder(root / split)) is not None:
+    if split not in SPLIT_OF.values() and (found := _folder(root / split)) is not None:
         return found
     named = [name for name in READERS if name != "flat"]
     matches = {name: refs for name in named if (refs := READERS[name](root, split, seed)) is not None}
@@ -241,13 +237,13 @@ def _with_regions(refs: Sequence[PatchRef], regions: Mapping[str, tuple[int, int
 def _nothing_found(root: Path, split: str, layout: str) -> str:
     pattern = {"official": "{}/img", "huggingface": "images/{}", "split-folders": "{}/img|images"}
     pattern |= {"hokkaido": "{}/image|images|img"}
-    names = {name: FOLDERS[name].get(SPLITS.get(split, ""), ()) for name in pattern if layout in ("auto", name)}
+    names = {name: FOLDERS[name].get(SPLIT_OF.get(split, ""), ()) for name in pattern if layout in ("auto", name)}
     places = [pattern[name].format(folder) for name, folders in names.items() for folder in folders]
     if layout in ("auto", "flat"):
         places += [f"{split}/image_N.h5", f"{split}/img|images"]
     if layout in ("auto", "hokkaido"):
         places += [f"{split}/{'|'.join(IMAGES)}", f"{split}/*{'|'.join(SUFFIXES)}"]
-    if layout in ("auto", "bijie") and split in SPLITS:
+    if layout in ("auto", "bijie") and split in SPLIT_OF:
         places.append("landslide/image")
     looked = ", ".join(dict.fromkeys(places)) or f"train, validation and test, the splits that layout {layout!r} has"
     entries = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(root.iterdir())]
@@ -301,8 +297,22 @@ def image_shape(ref: PatchRef, bands: Bands) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def band_axis(shape: Sequence[int], count: int | None = None) -> int | None:
+    """The axis of an array, 0 or 2, that its bands lie on; None where it has not three.
+
+    That with `count` of them where it is known, the release's (H, W, C) before (C, H, W); else that beside a square, else the
+    shorter one.
+    """
+    if len(shape) != 3:
+        return None
+    for fits in ((shape[2] == count, shape[0] == count), (shape[0] == shape[1], shape[1] == shape[2])):
+        if any(fits):
+            return 2 if fits[0] else 0
+    return 2 if shape[2] <= shape[0] else 0
+
+
 def patch_sides(ref: PatchRef) -> tuple[int, int]:
-    """Height and width of a patch of unknown bands: all but the shorter end of its shape, the last where both are equal.
+    """Height and width of a patch of unknown bands: all of its shape but its `band_axis`.
 
     Raises DataError for a broken file, a missing key or another number of axes.
     """
@@ -310,9 +320,11 @@ def patch_sides(ref: PatchRef) -> tuple[int, int]:
         return picture_shape(ref.image)
     with _open(ref.image, "img") as data:
         shape = tuple(int(side) for side in data.shape)
-    if len(shape) != 3:
+    axis = band_axis(shape)
+    if axis is None:
         raise DataError(f"{ref.image} has shape {shape}; (H, W, C) or (C, H, W) is needed")
-    return shape[1:] if shape[0] < shape[2] else shape[:2]
+    height, width = shape[:2] if axis else shape[1:]
+    return height, width
 
 
 def read_image(ref: PatchRef, bands: Bands) -> np.ndarray:

@@ -16,8 +16,9 @@ from l4s.data.folders import (
     picture_folder,
 )
 from l4s.data.labels import LABELS, labels_beside
+from l4s.data.patch import SPLIT_OF, PatchRef, tolerated
 from l4s.data.pictures import IMAGES
-from l4s.data.readers import IMAGE_FOLDERS, MASK_FOLDERS, NAME, SPLITS, PatchRef, tolerated
+from l4s.data.readers import IMAGE_FOLDERS, MASK_FOLDERS, NAME
 from l4s.data.splits import FOLDER as LISTS
 from l4s.data.splits import SHARES, read_splits
 from l4s.errors import DataError
@@ -45,7 +46,7 @@ class Split:
 
     @property
     def named(self) -> str:
-        return SPLITS.get(Path(self.where).name, "")
+        return SPLIT_OF.get(Path(self.where).name, "")
 
     @property
     def dems(self) -> dict[int, Path]:
@@ -160,7 +161,7 @@ def _holds_pictures(folder: Path, root: Path) -> bool:
     there = [folder / name for name in IMAGES if (folder / name).is_dir()]
     if there:
         return any(map(holds_pictures, there))
-    named = folder == root or (folder.parent == root and folder.name in SPLITS)
+    named = folder == root or (folder.parent == root and folder.name in SPLIT_OF)
     return named and picture_folder(folder) is not None
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from l4s import log
-from l4s.data.bands import L4S_BANDS, Bands
+from l4s.data.bands import L4S_BANDS, Bands, unnamed_bands
 from l4s.data.domain import Domain
 from l4s.data.folders import bijie_folder, bijie_patches, bijie_splits
+from l4s.data.patch import PatchRef
 from l4s.data.pictures import is_picture
-from l4s.data.readers import READERS, PatchRef, find_patches, read_array, read_image
+from l4s.data.readers import READERS, band_axis, find_patches, read_array, read_image
 from l4s.data.stats import patch_moments, subdomain_stats
 from l4s.errors import DataError
 from l4s.recipe import SubDomains
@@ -88,14 +89,13 @@ def detect_bands(image: Path, dem: bool = False) -> Bands:
         log.warn("the channels of pictures are called r, g, b in file order; name them with --bands if that is another")
         return Bands(file=("r", "g", "b", "dem") if dem else ("r", "g", "b"), rgb=("r", "g", "b"))
     shape = read_array(image, "img").shape
-    if len(shape) != 3:
+    axis = band_axis(shape)
+    if axis is None:
         raise DataError(f"{image} has shape {shape}; a patch is (H, W, bands) or (bands, H, W)")
-    # a patch is wider than its bands are many; where both ends fit, the release's (H, W, C) decides
-    count = min(shape[0], shape[2])
-    if count == len(L4S_BANDS):
+    names = unnamed_bands(shape[axis])
+    if names == L4S_BANDS:
         return Bands()
-    names = tuple(f"band{number}" for number in range(1, count + 1))
-    log.warn(f"{count} bands without names: called {names[0]} to {names[-1]}; name them with --bands")
+    log.warn(f"{len(names)} bands without names: called {names[0]} to {names[-1]}; name them with --bands")
     return Bands(file=names)
 
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from l4s.data.landcover import draw_cover
-from l4s.data.readers import FOLDERS
+from l4s.data.patch import FOLDERS
 from l4s.data.runout import draw_mask
 from l4s.data.spectra import IMG_MEAN, observe
 from l4s.data.synth_domain import SynthDomain, draw_domain

@@ -12,7 +12,8 @@ from picture_factory import save, write_bijie
 
 from l4s.data.bands import Bands
 from l4s.data.domain import affine, open_domain, split
-from l4s.data.readers import PatchRef, find_patches, read_image
+from l4s.data.patch import PatchRef
+from l4s.data.readers import find_patches, read_image
 from l4s.data.stats import constants
 from l4s.errors import DataError, RecipeError
 from l4s.load import parse_recipe, resolved

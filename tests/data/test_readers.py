@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from l4s.data.bands import Bands
-from l4s.data.readers import READERS, PatchRef, find_patches, image_shape, read_image, read_mask
+from l4s.data.patch import PatchRef
+from l4s.data.readers import READERS, find_patches, image_shape, read_image, read_mask
 from l4s.errors import DataError, RecipeError
 
 RGB = Bands(file=("b4", "b3", "b2"))
