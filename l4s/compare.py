@@ -10,6 +10,7 @@ from l4s.errors import DataError
 from l4s.masks import read_masks
 from l4s.postprocess import masks
 from l4s.score import ScoreTable, Truth, score, score_masks
+from l4s.thresholds import PROBABLE
 
 PROBS = ".h5"
 
@@ -37,7 +38,7 @@ def score_files(
         raise DataError(
             f"a threshold of {threshold:g} means nothing for {pred} and {truth}, which are masks: leave it out"
         )
-    at = 0.5 if threshold is None else threshold
+    at = PROBABLE if threshold is None else threshold
     known = _masks(truth, at)
     ids = tuple(known)
     told = Truth(ids, [*known.values()].__getitem__, tuple(region_of(id, regions or {}) for id in ids))

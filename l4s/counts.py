@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from l4s.data.patch import IGNORED
 from l4s.errors import DataError
 
-IGNORED = 255
 PARTS = ("all", "empty", "landslide")
 FIGURES = ("median", "mean", "median_size", "mean_size")  # of the errors, and of their sizes
 

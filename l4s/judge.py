@@ -15,9 +15,8 @@ from l4s.metrics import CODES, accuracy_of, average_precision, best_threshold, c
 from l4s.predict import predict
 from l4s.score import value_counts
 from l4s.tasks import build_task
+from l4s.thresholds import PROBABLE
 from l4s.truth import comparable, truth_of
-
-THRESHOLD = 0.5
 
 
 def heldout_scores(x: Experiment, member: Member, number: int, model: nn.Module, step: int) -> dict[str, float]:
@@ -41,7 +40,7 @@ def heldout_scores(x: Experiment, member: Member, number: int, model: nn.Module,
         name, batch = f"step {step}", x.recipe.predict.batch
         probs = predict(x.engine, task, [model], view, out, member=member.name, fingerprint=name, batch=batch)
         counts += value_counts(probs, truth)
-    found = scores_at(counts, THRESHOLD)
+    found = scores_at(counts, PROBABLE)
     wanted = {
         "f1": found.f1,
         "accuracy": accuracy_of(found.tp, found.fp, found.fn, int(counts.sum())),

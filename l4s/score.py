@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from l4s.data.labels import patch_label
+from l4s.data.patch import IGNORED
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
 from l4s.metrics import (
@@ -28,10 +29,9 @@ from l4s.metrics import (
     predicted,
 )
 from l4s.recipe import Threshold
-from l4s.thresholds import CONTAMINATION, EXPECTED_F1, HELDOUT, cuts, label_free, plain
+from l4s.thresholds import CONTAMINATION, EXPECTED_F1, HELDOUT, PROBABLE, cuts, label_free, plain
 
-IGNORE = 255
-PROBABLE, BY_DEFAULT = 0.5, "quantile"
+BY_DEFAULT = "quantile"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Truth:
         mask = np.asarray(self.masks(index) if callable(self.masks) else self.masks[index])
         if mask.dtype != np.uint8:
             raise DataError(f"the mask of patch {self.ids[index]} must be uint8, got {mask.dtype}")
-        if (wrong := mask[(mask > 1) & (mask != IGNORE)]).size:
+        if (wrong := mask[(mask > 1) & (mask != IGNORED)]).size:
             raise DataError(f"the mask of patch {self.ids[index]} must hold 0, 1 and 255 (ignore), got {wrong[0]}")
         return mask
 
@@ -231,7 +231,7 @@ def _labels(
         mask = patch_label(mask, positive_share)
     if mask.shape != shape:
         raise DataError(f"patch {truth.ids[row]}: the prediction is {shape}, the truth {mask.shape}")
-    return mask, mask != IGNORE
+    return mask, mask != IGNORED
 
 
 def _tally(pred: np.ndarray, target: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from l4s import log, rundir
 from l4s.data.dataset import Steps, mask_labels
 from l4s.data.domain import Domain
 from l4s.data.labels import patch_labels
+from l4s.data.patch import IGNORED
 from l4s.data.probs import ProbFile, open_probs
 from l4s.data.subset import subset
 from l4s.ensemble import ensemble
@@ -296,4 +297,4 @@ def _source_share(x: Experiment) -> float:
     """Landslide share of the source's labelled training pixels."""
     sources = [x.domains[name] for name in x.recipe.domains("source")]
     masks = [domain.cache.masks[domain.train] for domain in sources]
-    return sum(int((mask == 1).sum()) for mask in masks) / max(sum(int((mask != 255).sum()) for mask in masks), 1)
+    return sum(int((mask == 1).sum()) for mask in masks) / max(sum(int((mask != IGNORED).sum()) for mask in masks), 1)

@@ -26,11 +26,12 @@ from l4s.rundir import command, write_atomic, write_json
 from l4s.score import Truth, value_counts
 from l4s.study_plots import draw_chips, draw_study
 from l4s.study_points import Point, find_points
-from l4s.study_table import THRESHOLD, markdown
+from l4s.study_table import markdown
+from l4s.thresholds import PROBABLE
 from l4s.truth import truth_of
 
 Row = dict[str, Any]
-RULES: dict[str, float | None] = {"threshold": THRESHOLD, "sum": None}
+RULES: dict[str, float | None] = {"threshold": PROBABLE, "sum": None}
 SEED = 0
 
 

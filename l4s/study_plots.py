@@ -9,6 +9,7 @@ import numpy as np
 from l4s.data.domain import Domain
 from l4s.data.probs import ProbFile
 from l4s.plots import painted, save_figure, truth_picture
+from l4s.thresholds import PROBABLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,6 @@ PANELS = {
     "empty": ("median", "without landslides: predicted - true"),
     "landslide": ("median", "with landslides: predicted - true"),
 }
-THRESHOLD = 0.5
 
 
 def draw_study(folder: Path, rows: Sequence[Row], domain: str) -> list[Path]:
@@ -114,7 +114,7 @@ def _tiles(domain: Domain, row: int, probs: Mapping[str, ProbFile]) -> dict[str,
     tiles["truth"] = (truth_picture(mask), {})
     for name, file in probs.items():
         value = file.patch(file.ids.index(domain.patches[row].id))
-        tiles[name] = (painted(value, mask, THRESHOLD), {})
+        tiles[name] = (painted(value, mask, PROBABLE), {})
     return tiles
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from l4s.counts import PARTS
+from l4s.thresholds import PROBABLE
 
 Row = Mapping[str, Any]
-THRESHOLD = 0.5
 COUNTED = {
     "miscount": ("threshold", "all", "median_size"),
     "on empty: median": ("threshold", "empty", "median"),
@@ -43,13 +43,13 @@ def markdown(rows: Sequence[Row], domain: str, chose: bool) -> str:
         f"{rows[0]['random']:.3f}.\n",
         _table(("network", "patches", *COUNTED), counted),
         f"Landslide pixels of the averaged prediction (of members: mean over seeds ± standard error). Miscount: median over "
-        f"patches of |predicted - true| at {THRESHOLD}; then median and mean of predicted - true; `sums` adds up "
+        f"patches of |predicted - true| at {PROBABLE}; then median and mean of predicted - true; `sums` adds up "
         "probabilities.\n",
     ]
     if pairs := list(_pairs(rows)):
         tables += [
             _table(("network", "against", "patches", *PARTS), pairs),
-            f"Mean |predicted - true| at {THRESHOLD} less that of the line it is held against, on the same patches, with its "
+            f"Mean |predicted - true| at {PROBABLE} less that of the line it is held against, on the same patches, with its "
             "95 % interval; below 0 the first is closer.\n",
         ]
     return "\n".join(tables)

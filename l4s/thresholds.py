@@ -12,6 +12,7 @@ import numpy as np
 from l4s.metrics import CODE_VALUES, accuracy_of, best_mean_iou, best_threshold, code_counts, mean_iou_of, scores_at
 
 CONTAMINATION = 0.05  # Kimura 2019 names no threshold
+PROBABLE = 0.5  # where probabilities are cut that nothing else is known of
 EXPECTED_F1: Final = "expected_f1"
 HELDOUT: Final = "heldout"
 

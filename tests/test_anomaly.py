@@ -1,6 +1,7 @@
 """The anomaly task: what is learnt from, the loss, the score, and baselines that learn nothing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from l4s.ssim import blur, ssim_map
 from l4s.tasks import build_task
 from l4s.tasks.anomaly import build, build_score
 from l4s.tasks.segment import At
+from l4s.use import trainings
 
 RGB = Bands(file=("b4", "b3", "b2"))
 
@@ -331,6 +333,16 @@ def test_what_training_does_not_read_redoes_no_training(x):
     x.keys.clear()
     noisier = keys(noise=2.0)
     assert smoothed[0] == plain[0] != noisier[0] and smoothed[1] != plain[1]
+
+
+def test_maps_and_new_images_are_kept_by_what_only_prediction_reads_too(x):
+    member = next(each for each in x.members if each.name == "odd-seed0")
+
+    def told(**options):
+        task = type(member.config.task)(name="anomaly", **options)
+        return trainings(x.plan, 0, [replace(member, config=member.config.model_copy(update={"task": task}))])
+
+    assert told(smooth=1.0) != told(smooth=2.0) != told() == told(noise=2.0)  # trained with other noise: another folder
 
 
 def test_new_images_are_scored_too(x, tmp_path):

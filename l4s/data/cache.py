@@ -19,7 +19,7 @@ import numpy as np
 
 from l4s.data.bands import Bands
 from l4s.data.fitting import Fitting, fit_image, fit_mask, fitting
-from l4s.data.patch import PatchRef
+from l4s.data.patch import IGNORED, PatchRef
 from l4s.data.pictures import reads_dem
 from l4s.data.readers import image_shape, in_square, read_image, read_mask
 from l4s.data.stats import patch_moments, pool
@@ -255,7 +255,7 @@ def _own_masks(part: Path, shapes: np.ndarray) -> np.memmap:
 
 def _unlabelled(masks: np.ndarray) -> np.ndarray:
     """What the masks would be if there were none."""
-    return np.full_like(masks, 255)
+    return np.full_like(masks, IGNORED)
 
 
 def _digest(patches: Sequence[PatchRef], arrays: Sequence[np.ndarray]) -> str:
@@ -276,7 +276,7 @@ def _other_size(patch: PatchRef, shape: tuple[int, ...], first: PatchRef, whole:
 
 def _mask(patch: PatchRef, size: tuple[int, ...], rules: Rules) -> np.ndarray:
     if not patch.labelled:
-        return np.full(size, 255 if patch.label is None else patch.label, np.uint8)
+        return np.full(size, IGNORED if patch.label is None else patch.label, np.uint8)
     mask = read_mask(patch, rules.positive, rules.ignore)
     if mask.shape != size:
         raise DataError(

@@ -19,7 +19,7 @@ from l4s.data.bands import Bands, unnamed_bands
 from l4s.data.cache import Track
 from l4s.data.facts import Facts, image_facts, mask_facts, picture_facts
 from l4s.data.faults import KINDS, SEVERITIES, Fault, Severity, duplicates, split_faults
-from l4s.data.patch import PatchRef
+from l4s.data.patch import IGNORED, PatchRef
 from l4s.data.pictures import CHANNELS, reads_dem
 from l4s.data.readers import find_patches
 from l4s.data.scale import CONSTANT, Scale, Values, guess_scales
@@ -199,7 +199,7 @@ def _summary(
 def _counts(split: Split, facts: Mapping[Path, Facts]) -> dict[str, Any]:
     masks = [facts[path] for path in split.masks.values() if not facts[path].fault]
     empty = [facts[split.images[number]] for number in split.background]
-    labelled = sum(number for mask in masks for value, number in mask.values.items() if value != 255)
+    labelled = sum(number for mask in masks for value, number in mask.values.items() if value != IGNORED)
     labelled += sum(prod(fact.size) for fact in empty if not fact.fault)
     landslide = sum(mask.values.get(1, 0) for mask in masks)
     return {

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from l4s import log
-from l4s.data.patch import PatchRef
+from l4s.data.patch import IGNORED, PatchRef
 from l4s.data.readers import find_patches, read_mask
 from l4s.data.survey import splits_in
 from l4s.errors import DataError
@@ -81,7 +81,7 @@ def _count(name: str, patches: Sequence[PatchRef]) -> Classes:
         slides, count = ndimage.label(mask == 1, structure=np.ones((3, 3)))
         areas.append(np.bincount(slides.ravel(), minlength=count + 1)[1:])
         pixels.append(int((mask == 1).sum()))
-        ignored += int((mask == 255).sum())
+        ignored += int((mask == IGNORED).sum())
         total += mask.size
     landslide = sum(pixels)
     background = total - landslide - ignored

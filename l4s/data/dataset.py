@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from l4s.data.augment import Sample, build_augment
 from l4s.data.domain import Domain
 from l4s.data.mixup import mix, partners
+from l4s.data.patch import IGNORED
 from l4s.data.sampler import draw, share_rows
 from l4s.errors import DataError
 from l4s.recipe import Augment, Train
@@ -80,7 +81,7 @@ class Part:
 def mask_labels(domain: Domain) -> Labels:
     """Labels from a source domain's masks: target 1 on landslide, weight 0 on ignored pixels."""
     masks = domain.cache.masks
-    return lambda row: ((masks[row] == 1).astype(np.float32), (masks[row] != 255).astype(np.float32))
+    return lambda row: ((masks[row] == 1).astype(np.float32), (masks[row] != IGNORED).astype(np.float32))
 
 
 Pool = list[tuple[Part, int]]

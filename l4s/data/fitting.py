@@ -7,9 +7,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from l4s.data.patch import IGNORED
 from l4s.recipe import Fit
-
-IGNORED = 255
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from l4s.data.patch import FOLDERS, PatchRef
+from l4s.data.patch import FOLDERS, IGNORED, PatchRef
 from l4s.data.pictures import IMAGES, is_picture
 from l4s.data.readers import IMAGE_FOLDERS
 from l4s.errors import DataError
 
-IGNORED = 255
 LABELS = "labels.csv"
 HEADER = ("id", "label", "x", "y")
 K = TypeVar("K")

@@ -18,6 +18,9 @@ FOLDERS: dict[str, dict[str, tuple[str, ...]]] = {
 SPLIT_OF = {name: split for folders in FOLDERS.values() for split, names in folders.items() for name in names}
 """Every name of a split -> `train`, `validation` or `test`."""
 
+IGNORED = 255
+"""In a mask: nobody knows whether this is landslide, and the pixel counts nowhere."""
+
 TOLERATED = ("Thumbs.db", "desktop.ini", "__MACOSX")
 SIDECARS = (".aux.xml", ".ovr", ".pgw", ".tfw", ".wld", ".prj")  # what GIS programs lay beside a picture
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from l4s.data.patch import IGNORED
 from l4s.errors import DataError
 
 POLARISATIONS = ("vv", "vh")
 SIDES = ("pre", "post")
 MANTISSA = 23  # bits of a float32
-IGNORED = 255
 VALID = 0.5  # a pass counts in a chip from this share of pixels with values on
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from l4s import log, rundir
 from l4s.data.labels import LABELS, write_labels
+from l4s.data.patch import IGNORED
 from l4s.errors import DataError
-from l4s.scene.labels import IGNORE, Burnt, Points, Stored, reading_labels
+from l4s.scene.labels import Burnt, Points, Stored, reading_labels
 from l4s.scene.manifest import NAME, Chip, Manifest, read_manifest, write_manifest
 from l4s.scene.raster import Scene, open_scene, reading
 from l4s.scene.split import SPLITS, TEST, TRAIN, borders, part_of
@@ -175,14 +176,14 @@ def _windows(scene: Scene, truth: Burnt | Points | Stored | None, cut: Cut) -> I
         for row in log.track(down, f"chips of {scene.path.name}", len(down)):
             image, valid = reader.stored(row, 0, size, width)
             mask = None if truth is None or isinstance(truth, Points) else truth.window(row, 0, size, width)
-            known = valid if mask is None else valid & (mask != IGNORE)
+            known = valid if mask is None else valid & (mask != IGNORED)
             for column, draw in zip(across, rng.random(len(across)).tolist(), strict=True):
                 there = np.s_[:, column : column + size]
                 points = truth.inside(row, column, size) if isinstance(truth, Points) else None
                 landslide = _share(known[there], None if mask is None else mask[there], points)
                 part = part_of(row, column, size, *edges, cut.gap) or ""
                 chip = Chip(part, row, column, float(known[there].mean()), landslide)
-                label = None if mask is None else np.where(known[there], mask[there], IGNORE).astype(np.uint8)
+                label = None if mask is None else np.where(known[there], mask[there], IGNORED).astype(np.uint8)
                 yield Window(chip, image[:, *there], valid[there], label, points, draw)
 
 

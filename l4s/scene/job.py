@@ -16,11 +16,10 @@ from l4s.recipe import DomainConfig, Normalise, Threshold, Tta, fingerprint
 from l4s.scene.raster import Scene, open_scene
 from l4s.session import Machine
 from l4s.tasks import build_task
-from l4s.thresholds import EXPECTED_F1
+from l4s.thresholds import EXPECTED_F1, PROBABLE
 from l4s.use import by_subdomains, finished_round, known, learnt_mode, precision, sources_of, stored_moments, trainings
 
 FORMAT = 1  # raised when the same options come to mean something else
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
     kind, submit = _kind(members), plan.recipe.submit
     threshold = use.threshold
     if threshold is None and kind == "probability":
-        threshold = submit.threshold if submit else THRESHOLD
+        threshold = submit.threshold if submit else PROBABLE
     if threshold == EXPECTED_F1 and kind != "probability":
         raise RunError(f"the values are only ordered, and {EXPECTED_F1} needs probabilities: give --threshold a number")
     tta = cast(Tta, known("tta", use.tta or plan.recipe.ensemble_tta, get_args(Tta)))

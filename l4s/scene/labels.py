@@ -15,11 +15,11 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
 
 from l4s import log
+from l4s.data.patch import IGNORED
 from l4s.errors import DataError
 from l4s.scene.raster import Grid, Reader, open_scene, reading, same_crs
 from l4s.scene.vector import DRIVERS, Layer, open_layer, read_shapes
 
-IGNORE = 255
 CLOSE = 1e-3  # pixels by which two grids may differ and still be one
 POINT, POLYGON = 0, 3
 Box = tuple[float, float, float, float]
@@ -80,15 +80,15 @@ class Stored:
 
     def window(self, row: int, column: int, height: int, width: int) -> np.ndarray:
         values, nodata = self.reader.values(row, column, height, width)[0], self.reader.scene.nodata
-        unknown = (values == IGNORE) | (values != values)  # NaN
+        unknown = (values == IGNORED) | (values != values)  # NaN
         if nodata is not None and nodata != 0:
             unknown |= values == nodata
         if (strange := values[~unknown & (values != 0) & (values != 1)]).size:
             raise DataError(
-                f"{self.path} holds {strange[0]:g} (rows from {row}); a mask holds 0, 1 for landslide, and {IGNORE} or "
+                f"{self.path} holds {strange[0]:g} (rows from {row}); a mask holds 0, 1 for landslide, and {IGNORED} or "
                 "its nodata value where nothing is known"
             )
-        return np.where(unknown, IGNORE, values == 1).astype(np.uint8)
+        return np.where(unknown, IGNORED, values == 1).astype(np.uint8)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 
 from l4s import plots
 from l4s.data.bands import Bands
+from l4s.data.patch import IGNORED
 from l4s.errors import DataError
 from l4s.scene.labels import reading_masks
 from l4s.scene.raster import Scene, open_scene, reading
@@ -79,7 +80,7 @@ def _truth(path: Path, scene: Scene, box: Box, layer: str | None) -> np.ndarray:
     with reading_masks(path, scene.grid, layer) as masks:
         for line in range(lines):
             mask = masks.window(top + down[line], left, down[line + 1] - down[line], width)
-            found, known = ((seen.any(0)) for seen in (mask == 1, mask != 255))
+            found, known = ((seen.any(0)) for seen in (mask == 1, mask != IGNORED))
             found, known = (np.maximum.reduceat(seen, across[:-1]) for seen in (found, known))
             picture[line] = np.where(known, found, np.nan)
     return picture

@@ -7,6 +7,7 @@ import numpy as np
 
 from l4s.errors import DataError
 from l4s.scene.raster import Scene, open_scene, read_tags
+from l4s.thresholds import PROBABLE
 
 LEVELS = 254
 NODATA = 255
@@ -60,7 +61,7 @@ def cut_at(path: Path, result: Result, threshold: float | None) -> float:
         raise DataError(
             f"{path} holds scores that are only ordered, and 0.5 means nothing to them: give --threshold a number"
         )
-    return 0.5 if threshold is None else threshold
+    return PROBABLE if threshold is None else threshold
 
 
 def open_result(path: Path) -> Result:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from l4s import log
+from l4s.data.patch import IGNORED
 from l4s.errors import DataError
 from l4s.metrics import CODES, accuracy_of, auroc, average_precision, best_threshold, mean_iou_of, pooled_scores
-from l4s.scene.labels import IGNORE, Stored, reading_masks
+from l4s.scene.labels import Stored, reading_masks
 from l4s.scene.raster import Reader, reading
 from l4s.scene.result import LEVELS, NODATA, VALUES, Result, cut_at, first_code, open_result
 
@@ -99,7 +100,7 @@ def _codes(result: Result, reader: Reader, at: tuple[int, int, int, int]) -> np.
 
 def _counted(codes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Pixels of each class and code where both are known, (2, 255) int64."""
-    known = (codes != NODATA) & (truth != IGNORE)
+    known = (codes != NODATA) & (truth != IGNORED)
     place = truth[known].astype(np.int64) * NODATA + codes[known]
     return np.bincount(place, minlength=2 * NODATA).reshape(2, NODATA)
 

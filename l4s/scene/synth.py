@@ -13,6 +13,7 @@ import shapely
 from rasterio import band
 from rasterio.features import shapes
 
+from l4s.data.patch import IGNORED
 from l4s.data.terrain import PIXEL
 from l4s.errors import DataError, RecipeError
 from l4s.scene.landscape import STRIP, Strip, landscape, texture
@@ -132,7 +133,7 @@ def _images(strips: Iterator[Strip], truth: np.ndarray, counted: np.ndarray) -> 
     top = 0
     for image, mask in strips:
         truth[top : top + len(mask)] = mask
-        counted += ((mask != 255).sum(), (mask == 1).sum())
+        counted += ((mask != IGNORED).sum(), (mask == 1).sum())
         top += len(mask)
         yield image
 
