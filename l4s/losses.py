@@ -12,7 +12,6 @@ A new loss is one function and one line of `LOSSES`; it starts with `l4s.pixels.
 keyword-only with defaults.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l4s.errors import RecipeError, did_you_mean, refusals
+from l4s.errors import RecipeError, chosen, refusals
 from l4s.lovasz import lovasz
 from l4s.ohem import ohem
 from l4s.pixels import cross_entropy, prepare, smoothed
@@ -148,13 +147,7 @@ def weighted_sum(
 
 def _bind(name: str, options: Mapping[str, Any]) -> Callable[..., Tensor]:
     """The loss with its options fixed, after trying them on one pixel."""
-    if name not in LOSSES:
-        raise RecipeError(f"loss {name!r} does not exist{did_you_mean(name, LOSSES)}")
-    known = [p.name for p in inspect.signature(LOSSES[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in known:
-            raise RecipeError(f"loss {name!r} has no option {option!r}{did_you_mean(option, known)}")
-    function = partial(LOSSES[name], **options)
+    function = partial(chosen("loss", LOSSES, name, options, given=("logits", "target", "weight")), **options)
     pixel = torch.zeros(1, 1)
     with refusals(f"loss {name!r}", options):
         function(pixel, pixel, torch.ones(1, 1))

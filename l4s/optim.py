@@ -6,7 +6,6 @@ every step,
     group["lr"] = group["initial_lr"] * factor(name, step, total, warmup, **options)
 """
 
-import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from l4s.errors import RecipeError, RunError, did_you_mean, refusals
+from l4s.errors import RecipeError, RunError, chosen, refusals
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -56,11 +55,7 @@ def build_optimizer(
         RecipeError: unknown optimiser or option, a value torch refuses, nothing to train, an encoder factor without
             an encoder, or `decay_all` without a decay.
     """
-    if name not in OPTIMIZERS:
-        raise RecipeError(f"optimiser {name!r} does not exist{did_you_mean(name, OPTIMIZERS)}")
-    builder = OPTIMIZERS[name]
-    own = ("self", "params", "lr", "weight_decay")
-    _check_options(f"optimiser {name!r}", options, [o for o in inspect.signature(builder).parameters if o not in own])
+    builder = chosen("optimiser", OPTIMIZERS, name, options, given=("self", "params", "lr", "weight_decay"))
     if decay_all and not weight_decay:
         raise RecipeError("decay_all has no effect: weight_decay is 0; set one of them, or leave decay_all out")
     groups = _groups(params, lr, weight_decay, encoder_lr_factor, decay_all)
@@ -149,11 +144,7 @@ def factor(name: str, step: int, total: int, warmup: int = 0, **options: Any) ->
         RecipeError: unknown schedule or option, or an option out of range.
         RunError: the step lies outside the run.
     """
-    if name not in SCHEDULES:
-        raise RecipeError(f"schedule {name!r} does not exist{did_you_mean(name, SCHEDULES)}")
-    schedule = SCHEDULES[name]
-    known = [p.name for p in inspect.signature(schedule).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    _check_options(f"schedule {name!r}", options, known)
+    schedule = chosen("schedule", SCHEDULES, name, options, given=("step", "total", "warmup"))
     with refusals(f"schedule {name!r}", options):
         return schedule(step, total, warmup, **options)
 
@@ -215,9 +206,3 @@ def _anneal(start: float, end: float, part: float) -> float:
 def _check_step(step: int, total: int) -> None:
     if not 0 <= step <= total or total < 1:
         raise RunError(f"step {step} lies outside a run of {total} steps: expected 0 <= step <= total and total >= 1")
-
-
-def _check_options(owner: str, options: Iterable[str], known: list[str]) -> None:
-    for option in options:
-        if option not in known:
-            raise RecipeError(f"{owner} has no option {option!r}{did_you_mean(option, known)}")

@@ -1,6 +1,5 @@
 """What a member learns to do. A new method is one file here and one line of `TASKS`."""
 
-import inspect
 from collections.abc import Callable
 from typing import Protocol
 
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from l4s.data.dataset import Batch
 from l4s.data.probs import Extra, Kind
-from l4s.errors import RecipeError, did_you_mean, refusals
+from l4s.errors import chosen, refusals
 from l4s.recipe import MemberConfig
 from l4s.tasks import anomaly, classify, segment
 from l4s.tasks.segment import At
@@ -56,10 +55,6 @@ def build_task(config: MemberConfig) -> Task:
         RecipeError: there is no such task or option, or a value is out of range.
     """
     name, options = config.task.name, config.task.options
-    if name not in TASKS:
-        raise RecipeError(f"task {name!r} does not exist{did_you_mean(name, TASKS)}")
-    known = [p.name for p in inspect.signature(TASKS[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if unknown := [option for option in options if option not in known]:
-        raise RecipeError(f"task {name!r} has no option {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+    build = chosen("task", TASKS, name, options, given=("train",))
     with refusals(f"task {name!r}", options):
-        return TASKS[name](config.train, **options)
+        return build(config.train, **options)
