@@ -1,11 +1,12 @@
 """A prediction on disk scored against a truth on disk: each is a zip, a folder of masks, or a ProbFile."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from l4s.data.probs import open_probs
+from l4s.data.regions import Regions, region_of
 from l4s.errors import DataError
 from l4s.masks import read_masks
 from l4s.postprocess import masks
@@ -41,45 +42,18 @@ def score_files(
     at = PROBABLE if threshold is None else threshold
     known = _masks(truth, at)
     ids = tuple(known)
-    told = Truth(ids, [*known.values()].__getitem__, tuple(region_of(id, regions or {}) for id in ids))
+    told = Truth(ids, [*known.values()].__getitem__, tuple(_region(id, regions or {}) for id in ids))
     if pred.suffix == PROBS:
         return score(open_probs(pred), told, threshold=threshold, allow_subset=allow_subset)
     return score_masks(read_masks(pred), told, allow_subset=allow_subset)
 
 
-def read_regions(texts: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Regions written as `name=first-last`, one or several with commas in each text.
-
-    Raises:
-        DataError: a text is of another form, or two regions hold the same id.
-    """
-    regions: dict[str, tuple[int, int]] = {}
-    for text in ",".join(texts).split(",") if texts else ():
-        name, _, span = text.partition("=")
-        first, _, last = span.partition("-")
-        if not name or not first.isdigit() or not last.isdigit() or int(first) > int(last):
-            raise DataError(f"region {text!r} is not name=first-last, such as iburi=3037-3184")
-        for other, (start, stop) in regions.items():
-            if int(first) <= stop and start <= int(last):
-                raise DataError(
-                    f"regions {other!r} and {name!r} share ids: make their ranges disjoint, and name each once"
-                )
-        regions[name] = (int(first), int(last))
-    return regions
-
-
-def region_of(id: str, regions: Mapping[str, tuple[int, int]]) -> str:
-    """The region that a patch's id lies in; "" where there are none.
-
-    Raises:
-        DataError: there are regions, but it lies in none of them.
-    """
-    for name, (first, last) in regions.items():
-        if id.isdigit() and first <= int(id) <= last:
-            return name
-    if regions:
+def _region(id: str, regions: Regions) -> str:
+    """The region that a patch's id lies in; "" where there are none."""
+    name = region_of(int(id), regions) if id.isdigit() else None
+    if regions and name is None:
         raise DataError(f"patch {id} lies in none of the regions {', '.join(regions)}: add its range")
-    return ""
+    return name or ""
 
 
 def _masks(path: Path, threshold: float) -> dict[str, np.ndarray]:

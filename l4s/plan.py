@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from l4s.errors import RunError, did_you_mean
 from l4s.groups import by_group, group, predicted, round_of, trained
@@ -13,6 +13,7 @@ from l4s.rundir import CONFIG, RunDir, command, read_json
 from l4s.thresholds import HELDOUT
 from l4s.traits import AFTERWARDS
 
+V = TypeVar("V")
 ROUND_KEYS = {"target_share", "target_weight", "start"}  # of [train]: read in rounds >= 1 only
 NOT_LEARNT = {"grid", "needs", "predicts", "ensemble", "adabn"}  # of [member.x]: what training has nothing to do with
 
@@ -199,7 +200,7 @@ def known_threshold(plan: Plan, wanted: Threshold | None, number: int, group: st
     if wanted != HELDOUT:
         return wanted
     path = plan.run.heldout(number, group)
-    chosen = heldout_at(read_json(path) if path.is_file() else {}, tta)
+    chosen: float | None = of_view(read_json(path) if path.is_file() else {}, tta)
     if chosen is None:
         raise RunError(
             f"{path} names no threshold for tta {tta}: its sources hold no landslide out, or an older l4s made it, and "
@@ -208,9 +209,10 @@ def known_threshold(plan: Plan, wanted: Threshold | None, number: int, group: st
     return chosen
 
 
-def heldout_at(chosen: Mapping[str, float], tta: str) -> float | None:
-    """The threshold for a test-time augmentation, or the only one there is: sources may be predicted under others."""
-    return chosen.get(tta, next(iter(chosen.values())) if len(chosen) == 1 else None)
+def of_view(found: Mapping[str, V], tta: str) -> V | None:
+    """What was found under a test-time augmentation, or under the only one there is: sources may be predicted under others."""
+    only = next(iter(found.values())) if len(found) == 1 else None
+    return found.get(tta, only)
 
 
 def submission_facts(
@@ -248,8 +250,8 @@ def _local_rows(plan: Plan, number: int, group: str, tta: str) -> dict[str, dict
     for row in rows:
         if (row["role"], row["kind"], row["name"], row["round"]) == place:
             views.setdefault(row["domain"], {})[row["tta"]] = row
-    found = {domain: by_tta.get(tta, next(iter(by_tta.values()))) for domain, by_tta in views.items()}
-    return {domain: row for domain, row in found.items() if row["tta"] == tta or len(views[domain]) == 1}
+    found = {domain: of_view(by_tta, tta) for domain, by_tta in views.items()}
+    return {domain: row for domain, row in found.items() if row is not None}
 
 
 def rounds(plan: Plan, number: int | None) -> Sequence[int]:

@@ -20,7 +20,7 @@ from l4s.judge import heldout_thresholds
 from l4s.load import Member
 from l4s.log import track
 from l4s.metrics import paired_bootstrap, pooled_scores
-from l4s.plan import cells, heldout_at, read_plan
+from l4s.plan import cells, of_view, read_plan
 from l4s.plots import draw_patches
 from l4s.rundir import RunDir, read_json, write_atomic, write_json
 from l4s.score import ScoreTable, score, threshold_of
@@ -148,7 +148,7 @@ def _rows(x: Experiment) -> list[Row]:
             if not comparable(domain, probs):
                 continue
             of = {"of": "pixels" if probs.shapes[0] else "patches"}
-            at = heldout_at(chosen[about["round"], about["name"]], about["tta"])
+            at = of_view(chosen[about["round"], about["name"]], about["tta"])
             others = {} if at is None or about["role"] == "source" else {HELDOUT: at}
             scored.append(Scored(about | of, score(probs, truth, others=others, seed=SEED)))
     first = {entry.place: entry.table for entry in scored if entry.about["round"] == 0}

@@ -30,8 +30,8 @@ def check(
     import os
 
     from l4s import log
-    from l4s.compare import read_regions
     from l4s.data.check import check_folder
+    from l4s.data.regions import read_regions
 
     report = check_folder(
         show.there(folder),
@@ -48,14 +48,13 @@ def check(
 
 
 def _bands(names: str | None, recipe: str | None) -> "Bands | None":
-    from l4s.data.bands import Bands
-    from l4s.load import load_recipe, validate
+    from l4s.load import load_recipe
 
     if names and recipe:
         raise typer.BadParameter("--bands and --recipe both name bands: give one of them")
     if recipe:
         return load_recipe(recipe).bands
-    return validate(Bands, {"file": names.split(",")}, "--bands") if names else None
+    return show.bands(names)
 
 
 def _print(folder: Path, report: "FolderReport") -> None:

@@ -140,7 +140,8 @@ def _balance(positive_share: float | None, keep_all: bool, seed: int | None) -> 
 
     if keep_all and (positive_share is not None or seed is not None):
         raise typer.BadParameter("--keep-all draws nothing: leave --positive-share and --seed out")
-    return None if keep_all else HALF if positive_share is None else positive_share, seed or 0
+    share = HALF if positive_share is None else positive_share
+    return None if keep_all else share, seed or 0
 
 
 def _tell(made: "Converted", json: bool) -> None:

@@ -12,7 +12,6 @@ from l4s.cli.split import split
 from l4s.cli.synth import synth
 
 if TYPE_CHECKING:
-    from l4s.data.bands import Bands
     from l4s.data.survey import Survey
 
 Splits = Annotated[
@@ -49,7 +48,7 @@ def stats(
 
     if picture:
         show.named(picture, ".png")
-    named = _named(bands)
+    named = show.bands(bands)
     surveys = survey(show.there(folder), splits or (), named)
     if picture:
         from l4s.plots import draw_statistics
@@ -79,7 +78,7 @@ def classes(
         raise typer.BadParameter("--bands names what --picture draws: leave it out, or give --picture")
     if picture:
         show.named(picture, ".png")
-    named = _named(bands)
+    named = show.bands(bands)
     counted = count_classes(show.there(folder), splits or ())
     if picture:
         from l4s.plots import draw_classes
@@ -89,13 +88,6 @@ def classes(
         show.as_json([each.as_dict() for each in counted])
         return
     show.table(str(folder), CLASSES, [_classes(each.as_dict()) for each in counted])
-
-
-def _named(bands: str | None) -> "Bands | None":
-    from l4s.data.bands import Bands
-    from l4s.load import validate
-
-    return validate(Bands, {"file": bands.split(",")}, "--bands") if bands else None
 
 
 def _classes(row: "dict[str, object]") -> list[str]:

@@ -143,25 +143,23 @@ def predict(
     """Predict every domain with the members of one round; or new images (--images) with a run's ensemble."""
     if images is None:
         _refuse(ctx, "only new images read this, give --images", "out", "normalise", "tta", "split", "group", "like")
-    elif run is None or out is None:
+        from l4s.pipeline import predict_round
+        from l4s.session import Machine, open_session
+
+        machine = Machine(device, precision, workers, cache, deterministic)
+        for x in open_session(named(recipe), sets or [], data, run, machine):
+            predict_round(x, round_ or 0, members or ())
+        return
+    if run is None or out is None:
         raise typer.BadParameter("--images needs --run, the run that predicts them, and --out, the file to write")
-    else:
-        _refuse(ctx, "not read with --images, where --run says what predicts", "recipe", "data", "members", "sets")
+    _refuse(ctx, "not read with --images, where --run says what predicts", "recipe", "data", "members", "sets")
+    show.named(out, PROBFILE)
+    from l4s.apply import Use, predict_images
     from l4s.session import Machine
 
     machine = Machine(device, precision, workers, cache, deterministic)
-    if images is not None and run is not None and out is not None:
-        from l4s.apply import Use, predict_images
-
-        show.named(out, PROBFILE)
-        predict_images(run, show.there(images), out, machine, Use(round_, group, normalise, tta, split, like))
-        typer.echo(out)
-        return
-    from l4s.pipeline import predict_round
-    from l4s.session import open_session
-
-    for x in open_session(named(recipe), sets or [], data, run, machine):
-        predict_round(x, round_ or 0, members or ())
+    predict_images(run, show.there(images), out, machine, Use(round_, group, normalise, tta, split, like))
+    typer.echo(out)
 
 
 def ensemble(

@@ -44,7 +44,8 @@ def score(
     where F1 would be highest if the probabilities were true (expected_f1); the oracle is chosen with the truth, so it is a
     bound, not a result. Scores that are only ordered get thresholds of their own.
     """
-    from l4s.compare import read_regions, score_files
+    from l4s.compare import score_files
+    from l4s.data.regions import read_regions
     from l4s.thresholds import EXPECTED_F1
 
     found = score_files(pred, truth, threshold=threshold, regions=read_regions(regions or []), allow_subset=subset)

@@ -12,6 +12,7 @@ import typer
 from l4s.errors import DataError
 
 if TYPE_CHECKING:
+    from l4s.data.bands import Bands
     from l4s.recipe import Threshold
 
 WIDE = 400  # columns where nobody looks and COLUMNS says nothing: a piped table is never cut
@@ -88,6 +89,18 @@ def there(path: Path) -> Path:
     if not path.exists():
         raise DataError(f"{path} does not exist: give the path of what is to be read")
     return path
+
+
+def bands(names: str | None) -> "Bands | None":
+    """Bands as they were typed, `b4,b3,b2`.
+
+    Raises:
+        RecipeError: one is named twice, or what they are called cannot be.
+    """
+    from l4s.data.bands import Bands
+    from l4s.load import validate
+
+    return validate(Bands, {"file": names.split(",")}, "--bands") if names else None
 
 
 def threshold(text: str | None) -> "Threshold | None":

@@ -85,7 +85,8 @@ def check_made(how: str, of: int, options: Mapping[str, object]) -> None:
     if how not in DERIVED:
         raise ValueError(f"how = {how!r} does not exist{did_you_mean(how, DERIVED)}")
     wanted = TAKES.get(how)
-    if of != wanted if wanted else not of:
+    fits = of == wanted if wanted else of > 0
+    if not fits:
         raise ValueError(f"how = {how!r} takes {wanted or 'one or more'} band(s), but `of` names {of}")
     known = {p.name: p.default for p in inspect.signature(DERIVED[how]).parameters.values() if p.kind is p.KEYWORD_ONLY}
     if unknown := [name for name in options if name not in known]:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -20,6 +19,7 @@ from l4s.data.bands import Bands, make_bands
 from l4s.data.folders import bijie, hokkaido, holds_pictures
 from l4s.data.patch import FOLDERS, SPLIT_OF, PatchRef, only_folder, split_folder, tolerated
 from l4s.data.pictures import IMAGES, SUFFIXES, is_picture, mask_of_picture, picture_bands, picture_shape
+from l4s.data.regions import Regions, check_regions, region_of
 from l4s.errors import DataError, RecipeError
 
 IMAGE_FOLDERS = ("img", "images")
@@ -214,24 +214,17 @@ def _pair(folder: Path, images: Mapping[int, Path], masks: Mapping[int, Path]) -
     return tuple(PatchRef(ids[number], number, images[number], masks.get(number)) for number in sorted(images))
 
 
-def _with_regions(refs: Sequence[PatchRef], regions: Mapping[str, tuple[int, int]]) -> tuple[PatchRef, ...]:
-    ranges = sorted((first, last, name) for name, (first, last) in regions.items())
-    for first, last, name in ranges:
-        if first > last:
-            raise DataError(f"region {name!r} ends before it begins: {first} to {last}; write it as (first, last)")
-    for (_, last, name), (first, _, other) in pairwise(ranges):
-        if first <= last:
-            raise DataError(f"regions {name!r} and {other!r} both hold id {first}: make their ranges disjoint")
-
-    def region(ref: PatchRef) -> str:
-        for first, last, name in ranges:
-            if first <= ref.number <= last:
-                return name
-        raise DataError(
-            f"id {ref.number} ({ref.image}) lies in none of the regions {', '.join(regions)}: add its range"
-        )
-
-    return tuple(replace(ref, region=region(ref)) for ref in refs)
+def _with_regions(refs: Sequence[PatchRef], regions: Regions) -> tuple[PatchRef, ...]:
+    check_regions(regions)
+    found = []
+    for ref in refs:
+        name = region_of(ref.number, regions)
+        if name is None:
+            raise DataError(
+                f"id {ref.number} ({ref.image}) lies in none of the regions {', '.join(regions)}: add its range"
+            )
+        found.append(replace(ref, region=name))
+    return tuple(found)
 
 
 def _nothing_found(root: Path, split: str, layout: str) -> str:

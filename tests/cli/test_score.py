@@ -14,8 +14,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from l4s.compare import read_regions
 from l4s.data.probs import write_probs
+from l4s.data.regions import read_regions
 from l4s.submit import pack
 
 IDS = ("3", "10", "21", "22")
@@ -131,7 +131,7 @@ def test_a_part_is_scored_only_when_asked_for(l4s, place):
         ("probs.h5 truth --regions west=1-10", "patch 21 lies in none of the regions west"),
         ("probs.h5 truth --regions west", "'west' is not name=first-last"),
         ("probs.h5 truth --regions west=10-1", "'west=10-1' is not name=first-last"),
-        ("probs.h5 truth --regions west=1-10 --regions east=10-30", "'west' and 'east' share ids"),
+        ("probs.h5 truth --regions west=1-10 --regions east=10-30", "'west' and 'east' both hold id 10"),
         ("probs.h5 nowhere", "nowhere does not exist"),
         ("nowhere.h5 truth", "nowhere.h5 does not exist"),
     ],
