@@ -185,7 +185,7 @@ def _name(path: Path) -> str:
     config = path.with_name(CONFIG)
     if path.name != COPY or not config.is_file():
         return path.stem
-    return str(read_json(config)["name"])
+    return str(read_json(config).get("name", path.stem))
 
 
 def _merge(defaults: Table, table: Table) -> Table:

@@ -20,11 +20,8 @@ from typing import Any
 from l4s import log
 from l4s.errors import RunError
 
-COPY, CONFIG, ENVIRONMENT = (
-    "recipe.toml",
-    "config.json",
-    "env.json",
-)  # a recipe as it was given and as it was read; where
+COPY, CONFIG = "recipe.toml", "config.json"  # a run's recipe as it was given, and as it was read
+ENVIRONMENT = "env.json"  # where and how a run was started
 STARTED, DONE, METRICS = "started.json", "done.json", "metrics.jsonl"  # of a step
 
 
