@@ -17,7 +17,6 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from l4s import log
 from l4s.errors import RunError
 
 COPY, CONFIG = "recipe.toml", "config.json"  # a run's recipe as it was given, and as it was read
@@ -218,23 +217,27 @@ def refuse_other(folder: Path, fingerprint: str) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[str]:
     """Keep other processes out of a step whose state in its folder they would overwrite.
 
-    The system lets go of the lock when a process ends, however it does. A file system without locks has none.
+    The system lets go of the lock when a process ends, however it does.
+
+    Yields:
+        Why the folder could not be locked, on a file system without locks; "" elsewhere.
 
     Raises:
         RunError: another process has the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("wb") as file:
+        unlocked = ""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"another process is at work in {folder}: wait for it, or stop it first") from error
         except OSError as error:
-            log.warn(f"{folder} cannot be locked ({error}): start no second run on it")
-        yield
+            unlocked = str(error)
+        yield unlocked
 
 
 def finish(folder: Path, fingerprint: str, **facts: object) -> None:

@@ -91,7 +91,9 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
         return
     rundir.refuse_other(folder, key)
     job = job_of(x, member, number, folder)
-    with rundir.alone(folder) if x.engine.main else nullcontext():
+    with rundir.alone(folder) if x.engine.main else nullcontext("") as unlocked:
+        if unlocked:
+            log.warn(f"{folder} cannot be locked ({unlocked}): start no second run on it")
         if x.engine.main:
             rundir.write_json(folder / rundir.STARTED, {"fingerprint": key})
             rundir.write_json(folder / rundir.CONFIG, describe_member(x, member, number))

@@ -361,5 +361,5 @@ def test_a_source_without_labels(tmp_path):
     (x,) = open_session(str(recipe), [], tmp_path / "data", tmp_path / "run", machine)
     run_recipe(x)
     table = json.loads(x.run.table.read_text())
-    assert table["rows"] == [] and table["unscored"] == ["away"]
+    assert table["rows"] == [] and table["unscored"] == ["away (5 of 5 patches have no mask)"]
     assert [path.name for path in draw_run(x)] == ["away-anomaly.png", "away-score.png"]

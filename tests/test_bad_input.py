@@ -230,7 +230,7 @@ ZIPS = [
         "score up",
         lambda: (packed("truth.zip"), packed("a.zip", ("../mask_1.h5", mask_bytes()))),
         SCORE,
-        ("a.zip", "../mask_1.h5", "name every mask"),
+        ("a.zip", "../mask_1.h5", "dangerous name"),
     ),
     Case(
         "score broken mask",

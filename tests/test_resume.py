@@ -187,6 +187,15 @@ def test_a_second_run_keeps_out_of_a_training_under_way(place, whole, tmp_path, 
     assert_same(tmp_path / "run", whole[0])
 
 
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with rundir.alone(tmp_path / "run") as unlocked:
+        assert unlocked == "Operation not supported"
+
+
 def test_what_is_finished_is_not_done_again(place, whole, tmp_path, monkeypatch):
     save_often(monkeypatch)
     stop_at(monkeypatch, "fit.step", 4 * 6 - 1)  # step 5 of the last member: its state was saved at step 4

@@ -501,7 +501,8 @@ def test_a_member_starts_from_another_s_weights(place, tmp_path, monkeypatch):
 
 
 def test_runs_are_found_from_a_cell_too(finished, tmp_path):
-    cell = dataclasses.replace(finished, run=RunDir(finished.run.root.parent / "sweep" / "cell", cell="cell"))
+    run = RunDir(finished.run.root.parent / "sweep" / "cell", cell="cell")
+    cell = dataclasses.replace(finished, plan=dataclasses.replace(finished.plan, run=run))
     one = dataclasses.replace(member(cell, "a"), init="run:run/round-0/b")
     assert cell.initial(one, 0) == [finished.run.root / "round-0" / "b" / "weights.safetensors"]
 
