@@ -458,6 +458,7 @@ def test_labels_from_some_members(place, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_groups_have_ensembles_labels_and_submissions_of_their_own(place, tmp_path):
     sets = (
         "member.a.grid={ seed = [0, 1] }",
@@ -560,6 +561,7 @@ def test_a_threshold_is_chosen_on_the_held_out_source(place, tmp_path):
     assert f1_score(truth, values >= chosen) == pytest.approx(best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "last"), [(0.9999, 1), (1e-9, 3)])
 def test_rounds_end_once_labels_hardly_change(place, tmp_path, stop, last):
     x = opened(place, tmp_path / "run", "rounds=3", f"pseudo.stop={stop}")

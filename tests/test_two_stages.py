@@ -160,6 +160,7 @@ def test_best_weights_are_chosen_by_the_score_that_is_named(finished):
     ).keys()
 
 
+@pytest.mark.slow
 def test_a_stop_while_embeddings_are_written_leaves_nothing_half(place, tmp_path, monkeypatch, finished):
     class Killed(BaseException):
         pass

@@ -288,6 +288,7 @@ def test_a_band_that_fits_two_scales_follows_the_others() -> None:
     assert [guess_scales([cirrus, *others])[0].name for others in (official, raw)] == [OFFICIAL, RAW]
 
 
+@pytest.mark.slow
 def test_workers_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path)
     monkeypatch.setattr("l4s.data.check.FEW", 0)

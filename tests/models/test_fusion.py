@@ -97,6 +97,7 @@ def test_maps_lie_in_0_to_1_and_have_the_images_size():
     assert 0 <= output.extras["attention"].min() and output.extras["attention"].max() <= 1
 
 
+@pytest.mark.slow
 def test_vgg_takes_pretrained_filters_for_its_colours_and_their_mean_for_relief(tmp_path):
     encoder = get_encoder("vgg16_bn", in_channels=3, depth=4, weights=None)
     save_file(encoder.state_dict(), tmp_path / "vgg.safetensors")
