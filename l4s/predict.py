@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from l4s import rundir
-from l4s.data.domain import Domain
+from l4s.data.domain import Domain, standardised
 from l4s.data.fitting import restore
 from l4s.data.probs import CUT, ProbFile, open_probs, write_probs
 from l4s.engine import Engine, enough_memory
@@ -42,11 +42,7 @@ class View:
 
     def images(self, rows: np.ndarray) -> Tensor:
         """(B, C, H, W) float32 under the member's normalisation; (B, C + E, H, W) with embeddings."""
-        cached = np.asarray(self.domain.cache.images[rows], np.float32)
-        bands = cached * self.scale[rows, :, None, None] + self.shift[rows, :, None, None]
-        if self.embeddings is not None:
-            bands = np.concatenate([bands, np.asarray(self.embeddings[rows], np.float32)], axis=1)
-        return torch.from_numpy(bands)
+        return torch.from_numpy(standardised(self.domain, rows, self.scale, self.shift, self.embeddings))
 
 
 def predict(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from l4s.data.augment import Sample, build_augment
-from l4s.data.domain import Domain
+from l4s.data.domain import Domain, standardised
 from l4s.data.mixup import mix, partners
 from l4s.data.patch import IGNORED
 from l4s.data.sampler import draw, share_rows
@@ -68,9 +68,7 @@ class Part:
 
     def image(self, row: int) -> np.ndarray:
         """(C, H, W) float32 under the recipe's normalisation; (C + E, H, W) with embeddings."""
-        cached = self.domain.cache.images[row].astype(np.float32)
-        bands = np.asarray(cached * self.scale[row, :, None, None] + self.shift[row, :, None, None])
-        return bands if self.embeddings is None else np.concatenate([bands, self.embeddings[row].astype(np.float32)])
+        return standardised(self.domain, row, self.scale, self.shift, self.embeddings)
 
     @property
     def spectral(self) -> tuple[bool, ...]:

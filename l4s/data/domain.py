@@ -237,3 +237,19 @@ def affine(
     scale = np.broadcast_to(domain.cache.std / std, own_mean.shape)
     shift = np.broadcast_to((domain.cache.mean - mean) / std, own_mean.shape)
     return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def standardised(
+    domain: Domain, rows: int | np.ndarray, scale: np.ndarray, shift: np.ndarray, embeddings: np.ndarray | None = None
+) -> np.ndarray:
+    """Images of one row or of several as a member sees them: (..., C, H, W) float32, (..., C + E, H, W) with embeddings.
+
+    Args:
+        scale: (N, C) float32 as `affine` gives it, and `shift` likewise.
+        embeddings: (N, E, H, W) float16, which follow the bands.
+    """
+    cached = np.asarray(domain.cache.images[rows], np.float32)
+    bands = np.asarray(cached * scale[rows][..., None, None] + shift[rows][..., None, None])
+    if embeddings is None:
+        return bands
+    return np.concatenate([bands, np.asarray(embeddings[rows], np.float32)], axis=-3)
