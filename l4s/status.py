@@ -8,13 +8,17 @@ from typing import Any
 from l4s.errors import RecipeError
 from l4s.load import Member, load_cells
 from l4s.plan import Plan, cells, read_plan
-from l4s.rundir import COPY, METRICS, RunDir, begun, finished, read_json
+from l4s.rundir import COPY, METRICS, RunDir, begun, command, finished, read_json
 
 Row = dict[str, Any]
+STEPS = ("pseudo", "members", "ensembles")  # of a round
 
 
 def run_status(root: Path, now: float) -> list[Row]:
     """The state of every cell of a run: JSON-able; what is not known (yet) is None.
+
+    `goes_on_with` is the command that carries an unfinished cell to its end, with the options the run was started with,
+    and None for one that is finished.
 
     Args:
         now: seconds since the epoch, against which the age of a training's last line is told.
@@ -24,16 +28,28 @@ def run_status(root: Path, now: float) -> list[Row]:
     """
     found = cells(root)
     started = [{"cell": name, **cell_status(read_plan(run), now)} for name, run in found.items()]
-    return started + [{"cell": name, "recipe": "", "rounds": [], "submissions": []} for name in _not_started(found)]
+    first = command(next(iter(found.values())).root, "run")  # a sweep is run as a whole
+    nothing = {"recipe": "", "rounds": [], "submissions": [], "goes_on_with": first}
+    return started + [{"cell": name, **nothing} for name in _not_started(found)]
 
 
 def cell_status(plan: Plan, now: float) -> Row:
     """The state of one run: its rounds, and the submissions it ended in."""
+    rounds = [_round(plan, number, now) for number in range(plan.last_round() + 1)]
+    submissions = [_submission(path) for path in sorted(plan.run.submission.glob("*.json"))]
+    steps = [step for entry in rounds for kind in STEPS for step in entry[kind]]
+    whole = all(map(_is_whole, steps)) and bool(submissions or not plan.recipe.submit)
     return {
         "recipe": plan.recipe.name,
-        "rounds": [_round(plan, number, now) for number in range(plan.last_round() + 1)],
-        "submissions": [_submission(path) for path in sorted(plan.run.submission.glob("*.json"))],
+        "rounds": rounds,
+        "submissions": submissions,
+        "goes_on_with": None if whole else command(plan.run.root, "run"),
     }
+
+
+def _is_whole(step: Row) -> bool:
+    """A finished step, with all files that it predicts."""
+    return step["state"] == "done" and step.get("predicted") == step.get("files")
 
 
 def outcome(run: RunDir) -> Row:

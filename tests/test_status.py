@@ -151,12 +151,14 @@ def test_submissions(tmp_path):
 
 def test_cells_of_a_sweep_also_those_that_have_not_begun(tmp_path):
     text = 'rounds = 0\n[domain.home]\nrole = "source"\n[member.a]\nmodel = { name = "baseline" }\n[sweep]\n"train.steps" = [1, 2, 3]\n'
+    rundir.write_json(tmp_path / "env.json", {"argv": []})
     for cell in ("steps1", "steps3"):
         begin(tmp_path / cell)
         (tmp_path / cell / "recipe.toml").write_text(text)
     found = {row["cell"]: row for row in run_status(tmp_path, now=0)}
     assert list(found) == ["steps1", "steps3", "steps2"]
     assert found["steps2"]["rounds"] == [] and found["steps1"]["recipe"] == "some"
+    assert all(row["goes_on_with"].endswith(f"--run {tmp_path}`") for row in found.values())  # as a whole
 
 
 def test_the_command(tmp_path):
@@ -170,6 +172,8 @@ def test_the_command(tmp_path):
     (line,) = [line for line in shown.stdout.splitlines() if "│ a " in line]
     assert line.replace("│", " ").split() == ["0", "a", "training", "40/100", "1.5000", "0.625", "1", "8", "min", "0/3"]
     assert "away: 75.0% kept, 12.50% of it landslide" in shown.stdout
+    again = rundir.command(run.root, "run")
+    assert shown.stdout.splitlines()[-1] == f"unfinished; once it has stopped, {again} goes on with it"
     (state,) = json.loads(CliRunner().invoke(app, ["status", str(run.root), "--json"]).stdout)
     assert member(state, 0, "a")["eta_s"] == 480
     assert "silent" not in shown.stdout

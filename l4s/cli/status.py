@@ -35,6 +35,8 @@ def status(run: Run, json: Json = False) -> None:
         show_rounds(run / cell["cell"], cell["rounds"])
         for card in cell["submissions"]:
             typer.echo(f"submission {card['name']}: {card['patches']} masks, {card['positive_share']:.2%} landslide")
+    if unfinished := next((cell["goes_on_with"] for cell in cells if cell["goes_on_with"]), None):
+        typer.echo(f"unfinished; once it has stopped, {unfinished} goes on with it")
 
 
 def report(

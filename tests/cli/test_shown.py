@@ -92,7 +92,7 @@ def test_a_piped_table_is_as_wide_as_columns_says(monkeypatch, capsys, columns, 
 def test_status_fits_a_terminal(l4s, tiny, monkeypatch):
     narrow(monkeypatch, 80)
     shown = l4s("status", tiny / "run").stdout
-    assert "ensemble" in shown and "held-out" in shown
+    assert "ensemble" in shown and "held-out" in shown and "unfinished" not in shown
     assert all(len(line) <= 80 for line in shown.splitlines()[1:])
 
 
