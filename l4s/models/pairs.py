@@ -35,24 +35,41 @@ class Embedding(nn.Module):
 
 
 class Pooled(nn.Module):
-    """Joined embeddings to one logit a patch: a convolution to one channel, then its mean or that of its highest values.
+    """Joined embeddings to one logit a patch as in the released code: a convolution to one channel, and its mean.
 
-    The mean is that of the released code, whose activation leaves next to nothing of what is below 0; the highest values
-    are taken as they are.
+    Its activation leaves next to nothing of what is below 0.
     """
 
-    def __init__(self, channels: int, kernel: int, top: bool) -> None:
+    def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        layers = [nn.Conv2d(channels, 1, kernel), nn.BatchNorm2d(1)]
-        self.map = nn.Sequential(*layers, *([] if top else [nn.LeakyReLU(inplace=True)]))
-        self.top = top
+        self.map = nn.Sequential(nn.Conv2d(channels, 1, kernel), nn.BatchNorm2d(1), nn.LeakyReLU(inplace=True))
 
     def forward(self, joined: Tensor) -> Tensor:
         """`(B, J, H, W)` -> `(B, 1)`."""
-        values: Tensor = self.map(joined).flatten(1)
-        if self.top:
-            values = values.topk(max(1, round(TOP * values.shape[1])), dim=1).values
-        return values.mean(dim=1, keepdim=True)
+        values: Tensor = self.map(joined)
+        return values.flatten(1).mean(dim=1, keepdim=True)
+
+
+class Highest(nn.Module):
+    """Joined embeddings to one logit a patch: a convolution to `hidden` maps, the mean of each one's highest values, a layer.
+
+    The mean of one map's highest values would not do as the logit itself: it begins far above 0, and what takes it there
+    soonest is a map that is 0 everywhere.
+    """
+
+    def __init__(self, channels: int, kernel: int, hidden: int) -> None:
+        super().__init__()
+        self.map = nn.Sequential(
+            nn.Conv2d(channels, hidden, kernel), nn.BatchNorm2d(hidden), nn.LeakyReLU(inplace=True)
+        )
+        self.last = nn.Linear(hidden, 1)
+
+    def forward(self, joined: Tensor) -> Tensor:
+        """`(B, J, H, W)` -> `(B, 1)`."""
+        values: Tensor = self.map(joined).flatten(2)
+        highest = values.topk(max(1, round(TOP * values.shape[2])), dim=2).values
+        logits: Tensor = self.last(highest.mean(dim=2))
+        return logits
 
 
 class Connected(nn.Module):

@@ -48,16 +48,16 @@ def siamese(
         join: "concat", or "symmetric": before, after, their difference and its absolute value.
         head: "fc", a convolution to one channel and two fully connected layers (paper); "mean", the mean of the map
             after that convolution (released code, whose layers are never called), for loss "batch_softmax" only: its
-            activation leaves logits near 0 at least, which binary cross entropy cannot live with; "topk", the mean of
-            the convolution's highest 1 %.
+            activation leaves logits near 0 at least, which binary cross entropy cannot live with; "topk", a convolution
+            to `hidden` maps, the mean of the highest 1 % of each, and a layer.
         kernel: side of the head's convolution.
-        hidden: width between the fully connected layers.
-        dropout: between them.
+        hidden: width between the fully connected layers, or maps of head "topk".
+        dropout: between the fully connected layers.
 
     Raises:
         RecipeError: band groups that are missing or differ, an option that does not exist, or one without effect.
     """
-    from l4s.models.pairs import Connected, Pooled, Siamese
+    from l4s.models.pairs import Connected, Highest, Pooled, Siamese
 
     places = _places(bands)
     for what, value, known in (("head", head, HEADS), ("join", join, JOINS)):
@@ -70,15 +70,22 @@ def siamese(
         raise RecipeError(f"model.dropout = {dropout} is no share in [0, 1)")
     if size < kernel:
         raise RecipeError(f"model.kernel = {kernel} is larger than the images, model.size = {size}")
-    if head != "fc" and (hidden, dropout) != (HIDDEN, DROPOUT):
-        raise RecipeError(f"model.hidden and model.dropout have no effect with head {head!r}: leave them out")
+    for what, given, default, heads in (
+        ("hidden", hidden, HIDDEN, ("fc", "topk")),
+        ("dropout", dropout, DROPOUT, ("fc",)),
+    ):
+        if given != default and head not in heads:
+            raise RecipeError(f"model.{what} has no effect with head {head!r}: leave it out")
     if encoder == CNN and tuple(decoder) != DECODER:
         raise RecipeError(f"model.decoder has no effect with encoder {CNN!r}: leave it out")
     network = _network(encoder, decoder, len(places[0]), embedding)
     joined = joined_channels(embedding=embedding, join=join)
-    connected = head == "fc"
-    last = Connected(joined, kernel, size, hidden, dropout) if connected else Pooled(joined, kernel, top=head == "topk")
-    return Siamese(network, last, places, join == "symmetric")
+    build = {
+        "fc": lambda: Connected(joined, kernel, size, hidden, dropout),
+        "mean": lambda: Pooled(joined, kernel),
+        "topk": lambda: Highest(joined, kernel, hidden),
+    }
+    return Siamese(network, build[head](), places, join == "symmetric")
 
 
 def joined_channels(*, embedding: int = 32, join: str = "concat", **others: object) -> int:

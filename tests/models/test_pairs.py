@@ -77,18 +77,38 @@ def test_heads_are_their_formulas(head):
     model, image = build("siamese", head=head, **SMALL).eval(), images()
     with torch.no_grad():
         output = model(image)
-        values = model.head.map[1](model.head.map[0](output.extras["embedding"])).flatten(1)
-        assert values.shape == (2, 30 * 30)
-        if head != "topk":  # whose logits say no as clearly as yes
-            values = F.leaky_relu(values, 0.01)
+        maps = model.head.map[1](model.head.map[0](output.extras["embedding"]))
+        values = F.leaky_relu(maps, 0.01).flatten(2)
+        assert values.shape == (2, 8 if head == "topk" else 1, 30 * 30)
         if head == "mean":
-            wanted = values.mean(1)
+            wanted = values.mean((1, 2))
         elif head == "topk":
-            wanted = values.sort(1, descending=True).values[:, :9].mean(1)
+            wanted = model.head.last(values.sort(2, descending=True).values[:, :, :9].mean(2))[:, 0]
         else:
             first, _, _, last = model.head.layers
-            wanted = last(F.leaky_relu(first(values), 0.01))[:, 0]
+            wanted = last(F.leaky_relu(first(values[:, 0]), 0.01))[:, 0]
         torch.testing.assert_close(output.logits[:, 0], wanted)
+
+
+@pytest.mark.parametrize("join", ["concat", "symmetric"])
+def test_the_highest_values_learn_a_change_that_few_pixels_show(join):
+    """Once the head's answer was the mean of one map's highest values, and training took that map to 0 and stayed there."""
+    torch.manual_seed(0)
+    before, truth = torch.randn(64, 2, 32, 32), torch.arange(64) % 2
+    after = before + 0.3 * torch.randn(64, 2, 32, 32)
+    after[truth == 1, :, 12:16, 12:16] -= 2.0
+    model = build("siamese", head="topk", join=join, encoder="cnn", embedding=8, kernel=3)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    for step in range(120):
+        rows = torch.arange(16) + 16 * (step % 4)
+        logits = model(torch.cat([before, after], 1)[rows]).logits[:, 0]
+        loss = F.binary_cross_entropy_with_logits(logits, truth[rows].float())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        answers = model.eval()(torch.cat([before, after], 1)).logits[:, 0] > 0
+    assert (answers == truth.bool()).float().mean() > 0.9
 
 
 def test_a_connected_head_is_for_one_size():
@@ -126,7 +146,9 @@ def test_embeddings_follow_the_bands():
         ("siamese", SAR, {"decoder": []}, "give 1 to 5 positive widths"),
         ("siamese", SAR, {"kernel": 0}, "model.kernel = 0 must be positive"),
         ("siamese", SAR, {"head": "topk", "kernel": 64}, "larger than the images"),
-        ("siamese", SAR, {"head": "topk", "hidden": 4}, "no effect with head 'topk'"),
+        ("siamese", SAR, {"head": "topk", "dropout": 0.1}, "model.dropout has no effect with head 'topk'"),
+        ("siamese", SAR, {"head": "mean", "hidden": 4}, "model.hidden has no effect with head 'mean'"),
+        ("siamese", SAR, {"head": "topk", "hidden": 0}, "model.hidden = 0 must be positive"),
         ("siamese", SAR, {"encoder": "cnn", "decoder": [8]}, "no effect with encoder 'cnn'"),
         ("siamese", SAR, {"encoder": "resnt34"}, "resnet34"),
         ("pair_cnn", SAR, {"widths": []}, "must be positive"),
