@@ -80,12 +80,14 @@ def siamese(
         raise RecipeError(f"model.decoder has no effect with encoder {CNN!r}: leave it out")
     network = _network(encoder, decoder, len(places[0]), embedding)
     joined = joined_channels(embedding=embedding, join=join)
-    build = {
-        "fc": lambda: Connected(joined, kernel, size, hidden, dropout),
-        "mean": lambda: Pooled(joined, kernel),
-        "topk": lambda: Highest(joined, kernel, hidden),
-    }
-    return Siamese(network, build[head](), places, join == "symmetric")
+    last: nn.Module
+    if head == "fc":
+        last = Connected(joined, kernel, size, hidden, dropout)
+    elif head == "topk":
+        last = Highest(joined, kernel, hidden)
+    else:
+        last = Pooled(joined, kernel)
+    return Siamese(network, last, places, join == "symmetric")
 
 
 def joined_channels(*, embedding: int = 32, join: str = "concat", **others: object) -> int:
