@@ -1,5 +1,7 @@
 """Zarr cubes of radar passes and landslides (Zenodo 10.5281/zenodo.7248056)."""
 
+import lzma
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 ORBIT = "sat:orbit_state"
 LONGEST = 200_000  # pixels along a side, and passes; a store that promises more is broken
+DAMAGED = (OSError, ValueError, RuntimeError, KeyError, MemoryError, EOFError, zlib.error, lzma.LZMAError)
+"""Whatever filters say of damaged bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ def _warn_of_gaps(path: Path, store: Mapping[str, Any]) -> None:
 def _values(path: Path, part: "DataArray") -> np.ndarray:
     try:
         return np.asarray(part.values)
-    except (OSError, ValueError, RuntimeError, KeyError, MemoryError) as error:  # whatever filters say of damaged bytes
+    except DAMAGED as error:
         raise DataError(f"{path}: {part.name} cannot be read ({error}): unpack the cube again") from error
 
 

@@ -16,13 +16,15 @@ KNOWN = {
     *("bitround", "sharding_indexed", "vlen-utf8", "vlen-bytes", "pcodec", "zfpy"),
 }
 """Filters and compressors that turn bytes into numbers and texts, and do nothing else."""
+HEADER = 16  # bytes before what blosc packed; the last four are the length of it all
 
 
 def check_store(folder: Path) -> list[Path]:
     """The files of a Zarr store, once its metadata have been found to name known filters alone.
 
     Raises:
-        DataError: it is no Zarr store, names another filter, or holds a link, whose other end nobody has looked at.
+        DataError: it is no Zarr store, names another filter, holds a link, whose other end nobody has looked at, or a
+            chunk that is cut short, beyond whose end blosc would read.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: unpack the cube, and give its .zarr folder")
@@ -39,7 +41,30 @@ def check_store(folder: Path) -> list[Path]:
                 raise DataError(
                     f"{path} names the filter {name!r}, which is not known to be harmless; nothing was read"
                 )
+    for path in metadata:
+        if _packed_by_blosc(json.loads(path.read_bytes())):
+            for chunk in files:
+                if path.parent in chunk.parents and not chunk.name.startswith(".") and chunk not in metadata:
+                    _check_length(chunk)
     return files
+
+
+def _packed_by_blosc(array: Any) -> bool:
+    """Is blosc the last to touch an array's chunks? In the second format the `compressor`, in the third the last codec."""
+    if not isinstance(array, dict):
+        return False
+    codecs = array.get("codecs")
+    last = codecs[-1] if isinstance(codecs, list) and codecs else array.get("compressor")
+    return bool(last) and "blosc" in (name.removeprefix("numcodecs.") for name in _names(last))
+
+
+def _check_length(chunk: Path) -> None:
+    with chunk.open("rb") as file:
+        header = file.read(HEADER)
+    size = chunk.stat().st_size
+    if len(header) < HEADER or (told := int.from_bytes(header[-4:], "little")) > size:
+        whole = f"of {told:,}" if len(header) == HEADER else "and no header"
+        raise DataError(f"{chunk} cannot be read: it is cut short, {size:,} bytes {whole}: unpack the cube again")
 
 
 def _named(path: Path) -> list[str]:

@@ -344,9 +344,28 @@ def test_a_cube_that_was_unpacked_in_part(tmp_path, monkeypatch):
     assert "2 of 4 chunks" in told[0]  # which hold no landslide, and were never written
 
 
+@pytest.mark.parametrize(("store", "place"), [({}, "vh/0.0.0"), ({"zarr_format": 3}, "vh/c/0/0/0")])
+@pytest.mark.parametrize(("kept", "told"), [(100, r"100 bytes of [0-9,]+"), (9, "9 bytes and no header")])
+def test_a_chunk_that_is_cut_short(tmp_path, store, place, kept, told):
+    """Blosc reads on beyond the end of one, and may take the process with it."""
+    cube = write_cube(tmp_path / "c.zarr", *contents(), **store)
+    if store:
+        about = json.loads((cube / "vh/zarr.json").read_text())
+        about["codecs"][-1] = {"name": "blosc", "configuration": {}}
+        (cube / "vh/zarr.json").write_text(json.dumps(about))
+        (cube / place).write_bytes(bytes(12) + (5000).to_bytes(4, "little") + bytes(100))
+    chunk = cube / place
+    chunk.write_bytes(chunk.read_bytes()[:kept])
+    with pytest.raises(DataError, match=rf"{place} cannot be read: it is cut short, {told}: unpack the cube again"):
+        convert(cube, tmp_path / "out")
+
+
 def test_damaged_chunks(cube, tmp_path):
-    [chunk] = (cube / "vh").glob("0.0.0")
-    chunk.write_bytes(chunk.read_bytes()[:100])
+    about = json.loads((cube / ".zmetadata").read_text())
+    array = about["metadata"]["vh/.zarray"] | {"compressor": {"id": "zlib", "level": 1}}
+    about["metadata"]["vh/.zarray"] = array
+    (cube / ".zmetadata").write_text(json.dumps(about))
+    (cube / "vh/.zarray").write_text(json.dumps(array))
     with pytest.raises(DataError, match=r"c\.zarr: vh cannot be read .*unpack the cube again"):
         convert(cube, tmp_path / "out")
 
