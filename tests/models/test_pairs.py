@@ -90,6 +90,7 @@ def test_heads_are_their_formulas(head):
         torch.testing.assert_close(output.logits[:, 0], wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("join", ["concat", "symmetric"])
 def test_the_highest_values_learn_a_change_that_few_pixels_show(join):
     """Once the head's answer was the mean of one map's highest values, and training took that map to 0 and stayed there."""
