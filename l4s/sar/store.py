@@ -35,17 +35,19 @@ def check_store(folder: Path) -> list[Path]:
     metadata = [path for path in files if path.name.lower() in METADATA]  # some file systems ignore case
     if not any(path.parent == folder for path in metadata):
         raise DataError(f"{folder} is no Zarr store: it has none of {', '.join(METADATA)}")
+    arrays = []
     for path in metadata:
-        for name in _named(path):
+        about, names = _read(path)
+        for name in names:
             if name.removeprefix("numcodecs.") not in KNOWN:
                 raise DataError(
                     f"{path} names the filter {name!r}, which is not known to be harmless; nothing was read"
                 )
-    for path in metadata:
-        if _packed_by_blosc(json.loads(path.read_bytes())):
-            for chunk in files:
-                if path.parent in chunk.parents and not chunk.name.startswith(".") and chunk not in metadata:
-                    _check_length(chunk)
+        if _packed_by_blosc(about):
+            arrays.append(path.parent)
+    for chunk in files:
+        if not chunk.name.startswith(".") and chunk not in metadata and any(each in chunk.parents for each in arrays):
+            _check_length(chunk)
     return files
 
 
@@ -67,13 +69,14 @@ def _check_length(chunk: Path) -> None:
         raise DataError(f"{chunk} cannot be read: it is cut short, {size:,} bytes {whole}: unpack the cube again")
 
 
-def _named(path: Path) -> list[str]:
-    """The filters that a metadata file names."""
+def _read(path: Path) -> tuple[Any, list[str]]:
+    """What a metadata file says, and the filters that it names."""
     size = path.stat().st_size
     if size > LARGEST:
         raise DataError(f"{path} has {size:,} bytes; metadata have at most {LARGEST:,}")
     try:
-        return sorted(set(_filters(json.loads(path.read_bytes()))))
+        about = json.loads(path.read_bytes())
+        return about, sorted(set(_filters(about)))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON of a store ({error}): unpack the cube again") from error
 
