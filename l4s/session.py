@@ -22,6 +22,7 @@ from l4s.fit import optimiser_of
 from l4s.groups import by_group
 from l4s.load import Member, expand, find_recipe, load_cells, resolved
 from l4s.models import build_model
+from l4s.models.sizes import sized
 from l4s.optim import factor
 from l4s.plan import Plan
 from l4s.recipe import Recipe, fingerprint
@@ -124,6 +125,30 @@ def check_networks(plans: Sequence[Plan]) -> None:
                 build_model(model.name, bands, size=model.size, seed=0, options=options)
 
 
+def check_sizes(opened: Experiment) -> None:
+    """A Swin runs at a size that it was not built for, computes something else there, and says nothing.
+
+    Raises:
+        RecipeError: a member's training images have another size than its network is built for.
+    """
+    for member in opened.members:
+        model, scale = member.config.model, member.config.train.scale
+        encoder = str(model.options.get("encoder"))
+        for domain in opened.source(member):
+            if scale.crop:
+                side = scale.crop
+            elif isinstance(scale.factor, tuple):
+                continue  # images of many sizes
+            else:
+                side = round(max(domain.size) * scale.factor)
+            if sized(encoder, side) != sized(encoder, model.size):
+                with _named(opened.recipe, member):
+                    raise RecipeError(
+                        f"model.size = {model.size}, but after train.scale the images of {domain.name} have {side} pixels, and "
+                        f"what {encoder} computes depends on it: say model.size = {side}"
+                    )
+
+
 @contextmanager
 def _named(recipe: Recipe, member: Member) -> Iterator[None]:
     """Errors of a member's options say which member's."""
@@ -143,6 +168,7 @@ def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: M
             for name, config in recipe.domain.items()
         }
     opened = open_experiment(recipe, engine, run, domains)
+    check_sizes(opened)
     refuse_other_predictions(opened)
     if engine.main:
         # not sorted: the order of a grid's axes makes the members' names

@@ -62,6 +62,30 @@ def test_a_network_that_does_not_take_its_images_is_told_before_data_are_looked_
         opened(place, tmp_path / "run", *sets, data=tmp_path / "nowhere", recipe="bare.toml")
 
 
+SWIN = "member.a.model={name='patch_classifier',size=32,encoder='swin_tiny_patch4_window7_224'}"
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        (SWIN, "train.scale.factor=2"),  # 16 pixels become 32
+        (SWIN, "train.scale={factor=4,crop=32}"),
+        (SWIN, "train.scale={factor=[2,3]}"),  # of many sizes none is the one
+        (SWIN, "train.scale.factor=1.5"),  # 24: built for the next multiple of 32
+        (SWIN.replace("swin_tiny_patch4_window7_224", "resnet18"), "train.scale.factor=4"),  # does not depend on it
+    ],
+)
+def test_a_network_may_be_as_large_as_its_images(place, tmp_path, sets):
+    opened(place, tmp_path / "run", "member.a.task=classify", "rounds=0", *sets, recipe="bare.toml")
+
+
+@pytest.mark.parametrize("scale", ["{factor=4}", "{factor=4,crop=64}"])
+def test_a_network_that_is_built_for_another_size_of_images_is_refused(place, tmp_path, scale):
+    sets = (SWIN, f"train.scale={scale}", "member.a.task=classify", "rounds=0")
+    with pytest.raises(RecipeError, match="member.a: model.size = 32, but .* home have 64 pixels.* model.size = 64"):
+        opened(place, tmp_path / "run", *sets, recipe="bare.toml")
+
+
 def test_a_wrong_cell_is_told_before_the_first_is_run(place, tmp_path):
     text = (place / "tiny.toml").read_text() + "[sweep]\n'train.schedule.name' = ['poly', 'pole']\n"
     (place / "wrong.toml").write_text(text)

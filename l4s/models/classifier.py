@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from l4s.data.bands import Bands
 from l4s.errors import RecipeError, did_you_mean
+from l4s.models.sizes import sized
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +27,6 @@ def patch_classifier(bands: Bands, *, size: int, encoder: str = "resnet50", weig
     """
     import timm
 
-    from l4s.models.encoders import sized
     from l4s.models.patch import PatchClassifier
     from l4s.models.weights import load_weights
 

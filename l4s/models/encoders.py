@@ -15,11 +15,9 @@ from torch import nn
 from l4s.data.bands import Bands
 from l4s.errors import RecipeError
 from l4s.models.networks import EncoderDecoder, double_conv
+from l4s.models.sizes import TIMM, sized
 from l4s.models.timm_state import timm_state
 from l4s.models.weights import load_weights
-
-TIMM = "tu-"
-"""SMP's prefix of encoders that timm builds."""
 
 
 def encoder_name(name: str) -> str:
@@ -95,14 +93,3 @@ def _detail(blocks: Any, channels: int, width: int) -> nn.Module:
     blocks[-1] = type(blocks[-1])(below, width, last)
     initialize_decoder(blocks[-1])
     return double_conv(channels, width, width)
-
-
-def sized(name: str, size: int) -> dict[str, Any]:
-    """What timm must be told where windows depend on the image size.
-
-    Swin built for its native 224 runs at other sizes without complaint but computes something else (7 % of the largest
-    logit for Swin, 43 % for SwinV2 at 512, with identical weights).
-    """
-    if not name.removeprefix(TIMM).startswith("swin"):
-        return {}
-    return {"img_size": size + -size % 32, "strict_img_size": False}
