@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from l4s.errors import DataError
-from l4s.rundir import write_atomic
+from l4s.files import write_atomic
 from l4s.submit import SAFE_ID, SubmissionCard, read_card
 
 TABLE = "leaderboard.csv"

@@ -9,6 +9,7 @@ from torch import nn
 from l4s import rundir
 from l4s.engine import Engine
 from l4s.errors import RunError
+from l4s.files import whole
 from l4s.models.norm import domain_rows
 from l4s.predict import View
 
@@ -27,7 +28,7 @@ def embed(engine: Engine, model: nn.Module, view: View, out: Path, batch: int) -
     Raises:
         RunError: the network has no embedding, or one that float16 cannot hold.
     """
-    with rundir.whole(out) as part:
+    with whole(out) as part:
         _fill(engine, model.eval(), view, part, out, batch)
         rundir.reached("embed.written")
 

@@ -14,6 +14,7 @@ from l4s import log, rundir
 from l4s.data.dataset import Batch, Slice, Steps, batches
 from l4s.engine import Engine, enough_memory
 from l4s.errors import RunError
+from l4s.files import link
 from l4s.interval import Interval, trim_metrics
 from l4s.models.norm import settle_bn
 from l4s.optim import build_optimizer, encoder_parameters, factor
@@ -299,7 +300,7 @@ def _finish(engine: Engine, job: Job, model: nn.Module, progress: Progress) -> l
     if engine.main:
         if best:
             for step, name in zip(best, names, strict=True):
-                rundir.link(_kept(job, step), job.folder / name)
+                link(_kept(job, step), job.folder / name)
         else:
             save_weights(job.folder / names[0], model)
     engine.wait()

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from l4s import rundir
 from l4s.errors import RunError
+from l4s.files import write_atomic
 from l4s.state import Progress
 
 
@@ -67,4 +67,4 @@ def trim_metrics(path: Path, step: int) -> None:
         lines = [
             line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step
         ]
-        rundir.write_atomic(path, "".join(line + "\n" for line in lines).encode())
+        write_atomic(path, "".join(line + "\n" for line in lines).encode())

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ValidationError
 
 from l4s.consistency import check_recipe
 from l4s.errors import RecipeError, did_you_mean
+from l4s.files import read_json
 from l4s.overrides import DEFAULTS, Table, assign, override
 from l4s.recipe import MemberConfig, Recipe
-from l4s.rundir import CONFIG, COPY, read_json
+from l4s.rundir import CONFIG, COPY
 
 M = TypeVar("M", bound=BaseModel)
 

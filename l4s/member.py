@@ -13,12 +13,13 @@ from l4s import log
 from l4s.data.bands import Bands
 from l4s.engine import Engine
 from l4s.errors import RecipeError
+from l4s.files import read_json
 from l4s.load import Member
 from l4s.models import build_model
 from l4s.models.norm import adapt_bn, convert_bn, domain_rows, norm_layers, set_domains
 from l4s.predict import View, share
 from l4s.recipe import DomainConfig, Recipe, Tta
-from l4s.rundir import CONFIG, read_json
+from l4s.rundir import CONFIG
 from l4s.state import read_weights
 from l4s.tasks import Task
 from l4s.tta import average

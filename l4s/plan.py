@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from l4s.errors import RunError, did_you_mean
+from l4s.files import read_json
 from l4s.groups import by_group, group, predicted, round_of, trained
 from l4s.load import Member, expand, parse_recipe
 from l4s.recipe import Recipe, Round, Threshold, Tta
-from l4s.rundir import CONFIG, RunDir, command, read_json
+from l4s.rundir import CONFIG, RunDir, command
 from l4s.thresholds import HELDOUT
 from l4s.traits import AFTERWARDS
 

@@ -15,8 +15,8 @@ from l4s.data.labels import patch_label
 from l4s.data.probs import ProbFile
 from l4s.data.readers import read_image, read_mask
 from l4s.data.survey import Survey
+from l4s.files import write_atomic
 from l4s.metrics import predicted
-from l4s.rundir import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

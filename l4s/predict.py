@@ -16,6 +16,7 @@ from l4s.data.fitting import restore
 from l4s.data.probs import CUT, ProbFile, open_probs, write_probs
 from l4s.engine import Engine, enough_memory
 from l4s.errors import RunError
+from l4s.files import read_json
 from l4s.models.norm import domain_rows
 from l4s.recipe import Tta
 from l4s.tasks import Task
@@ -106,7 +107,7 @@ def _cut(domain: Domain) -> dict[str, str]:
     """Which cut of a scene the patches are, where `l4s data chip` made them: ids alone do not say where they lie."""
     path = domain.patches[0].image.resolve().parent.parent.parent / "manifest.json"
     with suppress(RunError):  # somebody else's file of that name, or none
-        found = rundir.read_json(path).get("fingerprint")
+        found = read_json(path).get("fingerprint")
         return {CUT: found} if isinstance(found, str) else {}
     return {}
 

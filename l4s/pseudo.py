@@ -12,6 +12,7 @@ from l4s import rundir
 from l4s.data.fitting import Fitting, fit_mask
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
+from l4s.files import whole
 from l4s.metrics import predicted
 from l4s.recipe import Pseudo
 
@@ -122,7 +123,7 @@ def warnings(shares: dict[str, float], source_share: float) -> Sequence[str]:
 
 
 def _write(out: Path, labels: PseudoLabels) -> None:
-    with rundir.whole(out) as part:
+    with whole(out) as part:
         with h5py.File(part, "w", track_order=False) as file:
             file.create_dataset("id", data=list(labels.ids), dtype=h5py.string_dtype(), track_times=False)
             for name, array in (("target", labels.target), ("weight", labels.weight)):

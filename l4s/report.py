@@ -16,13 +16,14 @@ from l4s.data.probs import ProbFile, open_probs
 from l4s.engine import start_engine
 from l4s.errors import RunError
 from l4s.experiment import Experiment, open_experiment
+from l4s.files import read_json, write_atomic, write_json
 from l4s.judge import heldout_thresholds
 from l4s.load import Member
 from l4s.log import track
 from l4s.metrics import paired_bootstrap, pooled_scores
 from l4s.plan import cells, of_view, read_plan
 from l4s.plots import draw_patches
-from l4s.rundir import RunDir, read_json, write_atomic, write_json
+from l4s.rundir import RunDir
 from l4s.score import ScoreTable, score, threshold_of
 from l4s.session import Machine
 from l4s.table import expected_scores, markdown

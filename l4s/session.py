@@ -18,6 +18,7 @@ from l4s.engine import Engine, start_engine
 from l4s.environment import environment
 from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, open_experiment, refuse_other_predictions
+from l4s.files import read_json, write_atomic, write_json
 from l4s.fit import optimiser_of
 from l4s.groups import by_group
 from l4s.load import Member, expand, find_recipe, load_cells, resolved
@@ -60,7 +61,7 @@ def open_session(
         opened = open_run(plan.recipe, engine, data, plan.run, machine, find_recipe(recipe))
         # only now: a run whose data cannot be read leaves nothing behind; and once: trainings tell where they were made
         if engine.main and not RunDir(root).environment.is_file():
-            rundir.write_json(RunDir(root).environment, environment(engine) | {"argv": sys.argv[1:]})
+            write_json(RunDir(root).environment, environment(engine) | {"argv": sys.argv[1:]})
         yield opened
 
 
@@ -160,7 +161,7 @@ def _named(recipe: Recipe, member: Member) -> Iterator[None]:
 
 def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: Machine, source: Path) -> Experiment:
     """Open a recipe's domains, and write what the run is made of into its directory."""
-    if run.config.is_file() and (name := rundir.read_json(run.config)["name"]) != recipe.name:
+    if run.config.is_file() and (name := read_json(run.config)["name"]) != recipe.name:
         raise RunError(f"{run.root} is a run of recipe {name!r}, not {recipe.name!r}: choose another --run")
     with engine.one_by_one():  # what one process has cached, the others find
         domains = {
@@ -172,10 +173,10 @@ def open_run(recipe: Recipe, engine: Engine, data: Path, run: RunDir, machine: M
     refuse_other_predictions(opened)
     if engine.main:
         # not sorted: the order of a grid's axes makes the members' names
-        rundir.write_atomic(run.config, (json.dumps(resolved(recipe), indent=1, allow_nan=False) + "\n").encode())
-        rundir.write_atomic(run.root / rundir.COPY, source.read_bytes())
+        write_atomic(run.config, (json.dumps(resolved(recipe), indent=1, allow_nan=False) + "\n").encode())
+        write_atomic(run.root / rundir.COPY, source.read_bytes())
         for domain in domains.values():
-            rundir.write_json(run.stats(domain.name), describe(domain))
+            write_json(run.stats(domain.name), describe(domain))
     engine.wait()
     return opened
 
@@ -210,7 +211,7 @@ def _engine(root: Path, machine: Machine) -> Engine:
     file = RunDir(root).environment
     precision = machine.precision
     if file.is_file():
-        precision = rundir.read_json(file)["precision"]
+        precision = read_json(file)["precision"]
         if machine.precision not in ("auto", precision):
             raise RunError(
                 f"{root} was started in {precision}, not {machine.precision}: leave --precision out, or choose another --run"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from l4s.errors import DataError
-from l4s.rundir import write_atomic
+from l4s.files import write_atomic
 
 
 @dataclass

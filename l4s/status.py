@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from l4s.errors import RecipeError
+from l4s.files import read_json
 from l4s.load import Member, load_cells
 from l4s.plan import Plan, cells, read_plan
-from l4s.rundir import COPY, METRICS, RunDir, begun, command, finished, read_json
+from l4s.rundir import COPY, METRICS, RunDir, begun, command, finished
 
 Row = dict[str, Any]
 STEPS = ("pseudo", "members", "ensembles")  # of a round

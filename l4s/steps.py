@@ -18,6 +18,7 @@ from l4s.ensemble import ensemble
 from l4s.environment import environment
 from l4s.errors import RunError
 from l4s.experiment import Experiment, weights
+from l4s.files import write_json
 from l4s.fit import Job, clean, fit
 from l4s.inputs import part_of, view_of
 from l4s.judge import heldout_scores, heldout_thresholds
@@ -40,7 +41,7 @@ def run_pseudo(x: Experiment, number: int) -> None:
         folder = x.run.pseudo(number, group)
         kept = {domain.name: _labelling(x, number, domain, group) for domain in x.target()}
         if x.engine.main:
-            rundir.write_json(x.run.kept(number, group), kept)
+            write_json(x.run.kept(number, group), kept)
             rundir.finish(folder, fingerprint(kept))
         x.engine.wait()
     rundir.reached("pseudo.done")
@@ -95,8 +96,8 @@ def run_fit(x: Experiment, member: Member, number: int) -> None:
         if unlocked:
             log.warn(f"{folder} cannot be locked ({unlocked}): start no second run on it")
         if x.engine.main:
-            rundir.write_json(folder / rundir.STARTED, {"fingerprint": key})
-            rundir.write_json(folder / rundir.CONFIG, describe_member(x, member, number))
+            write_json(folder / rundir.STARTED, {"fingerprint": key})
+            write_json(folder / rundir.CONFIG, describe_member(x, member, number))
         names = [path.name for path in fit(x.engine, job)]
         if x.engine.main:
             rundir.finish(folder, key, weights=names, made=environment(x.engine))
@@ -134,7 +135,7 @@ def _taken_over(x: Experiment, member: Member, number: int, folder: Path, key: s
     equal = rundir.find_equal(folder, key, x.run.runs, x.engine.precision) if x.engine.main else None
     found = x.engine.agree(equal)
     if found and x.engine.main:
-        rundir.write_json(folder / rundir.CONFIG, describe_member(x, member, number))
+        write_json(folder / rundir.CONFIG, describe_member(x, member, number))
         rundir.take_over(found, folder, TAKEN_OVER)
     x.engine.wait()
     return found
@@ -172,8 +173,8 @@ def run_ensemble(x: Experiment, number: int) -> None:
                 _ensemble(x, number, members, domain, tta, x.run.probs(folder, domain.name, tta))
         if x.engine.main:
             table = x.plan.weights(members) or {member.name: 1.0 for member in members}
-            rundir.write_json(folder / "weights.json", table)
-            rundir.write_json(x.run.heldout(number, group), heldout_thresholds(x, folder))
+            write_json(folder / "weights.json", table)
+            write_json(x.run.heldout(number, group), heldout_thresholds(x, folder))
             rundir.finish(folder, fingerprint(table))
         x.engine.wait()
 

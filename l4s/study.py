@@ -19,10 +19,11 @@ from l4s.data.domain import Domain
 from l4s.data.probs import ProbFile
 from l4s.errors import RunError, did_you_mean
 from l4s.experiment import Experiment
+from l4s.files import write_atomic, write_json
 from l4s.metrics import average_precision, positive_share
 from l4s.plan import cells
 from l4s.report import reopen
-from l4s.rundir import command, write_atomic, write_json
+from l4s.rundir import command
 from l4s.score import Truth, value_counts
 from l4s.study_plots import draw_chips, draw_study
 from l4s.study_points import Point, find_points

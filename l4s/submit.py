@@ -26,8 +26,8 @@ from l4s import log
 from l4s.data.patch import natural
 from l4s.data.probs import ProbFile
 from l4s.errors import DataError
+from l4s.files import write_atomic, write_json
 from l4s.postprocess import masks
-from l4s.rundir import write_atomic, write_json
 
 KEY = "mask"
 SAFE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")

@@ -12,6 +12,7 @@ from l4s.data.domain import Domain, affine, open_domain
 from l4s.data.folders import picture_layout
 from l4s.data.pictures import IMAGES
 from l4s.errors import RecipeError, RunError, did_you_mean
+from l4s.files import read_json
 from l4s.load import Member
 from l4s.plan import Plan, find_group, rounds
 from l4s.recipe import DomainConfig, Normalise, fingerprint
@@ -136,7 +137,7 @@ def stored_moments(plan: Plan, name: str) -> np.ndarray:
         RunError: an older l4s wrote none.
     """
     path = plan.run.stats(name)
-    stored = rundir.read_json(path)
+    stored = read_json(path)
     if "moments" not in stored:
         raise RunError(
             f"{path} holds no moments of the source: an older l4s wrote it; run {rundir.command(plan.run.root, 'run')} again, "
@@ -160,7 +161,7 @@ def precision(plan: Plan, machine: Machine) -> str:
     if machine.precision != "auto":
         return machine.precision
     places = [plan.run.environment, RunDir(plan.run.root.parent).environment]
-    return next((rundir.read_json(path)["precision"] for path in places if path.is_file()), "auto")
+    return next((read_json(path)["precision"] for path in places if path.is_file()), "auto")
 
 
 def known(what: str, value: str, words: Sequence[str]) -> str:

@@ -34,7 +34,8 @@ ONLY = {
 MAY = {
     "l4s.errors": (),
     "l4s.log": ("l4s.errors",),
-    "l4s.rundir": ("l4s.errors",),
+    "l4s.files": ("l4s.errors",),
+    "l4s.rundir": ("l4s.errors", "l4s.files"),
     "l4s.recipe": ("l4s.errors", "l4s.data.bands"),
     "l4s.pixels": ("l4s.errors",),
     "l4s.lovasz": ("l4s.errors", "l4s.pixels"),
@@ -47,7 +48,7 @@ MAY = {
     "l4s.promote": ("l4s.errors",),
     "l4s.engine": ("l4s.errors", "l4s.log"),
     # l4s.scene.raster: for GeoTIFFs that Pillow cannot hold, inside the function that needs it
-    "l4s.data": ("l4s.data", "l4s.errors", "l4s.log", "l4s.recipe", "l4s.rundir", "l4s.scene.raster"),
+    "l4s.data": ("l4s.data", "l4s.errors", "l4s.files", "l4s.log", "l4s.recipe", "l4s.scene.raster"),
     "l4s.models": ("l4s.models", "l4s.errors", "l4s.log", "l4s.data.bands", "l4s.ssim"),
     "l4s.tasks": (
         "l4s.tasks",

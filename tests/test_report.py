@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from l4s.cli import app
 from l4s.data.probs import write_probs
 from l4s.errors import RunError
+from l4s.files import write_json
 from l4s.plots import BACKGROUND, FALSE, HIT, IGNORED, MISSED, displayed, painted
 from l4s.report import draw_run, report_run, score_run
-from l4s.rundir import write_json
 from l4s.session import Machine, open_session
 from l4s.table import markdown
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from l4s import rundir
 from l4s.cli import app
+from l4s.files import write_atomic, write_json
 from l4s.load import parse_recipe, resolved
 from l4s.plan import read_plan
 from l4s.rundir import RunDir
@@ -34,7 +35,7 @@ TABLE = {
 def begin(root, **changes):
     """A run directory of which only the recipe is there."""
     run = RunDir(root)
-    rundir.write_atomic(run.config, json.dumps(resolved(parse_recipe({**TABLE, **changes}, "test"))).encode())
+    write_atomic(run.config, json.dumps(resolved(parse_recipe({**TABLE, **changes}, "test"))).encode())
     return run
 
 
@@ -126,7 +127,7 @@ def test_files_are_counted(tmp_path):
 def test_ensembles_and_labels_apart(tmp_path):
     run = begin(tmp_path, ensemble={"group_by": ["normalise"]})
     kept = {"away": {"kept": 0.75, "ignored": 0.25, "positive": 0.125}}
-    rundir.write_json(run.pseudo(1, "normalise-source") / "kept.json", kept)
+    write_json(run.pseudo(1, "normalise-source") / "kept.json", kept)
     rundir.finish(run.pseudo(1, "normalise-source"), "key")
     rundir.finish(run.ensemble(1, "normalise-separated"), "key")
     last = cell_status(read_plan(run), now=0)["rounds"][1]
@@ -143,7 +144,7 @@ def test_ensembles_and_labels_apart(tmp_path):
 def test_submissions(tmp_path):
     run = begin(tmp_path)
     card = {"name": "some-away", "patches": 5, "positive_share": 0.0625, "threshold": 0.5, "min_area": 3, "sha256": "0"}
-    rundir.write_json(run.submission / "some-away.json", card)
+    write_json(run.submission / "some-away.json", card)
     touch(run.submission / "half-written.zip")
     del card["sha256"]
     assert cell_status(read_plan(run), now=0)["submissions"] == [card]
@@ -151,7 +152,7 @@ def test_submissions(tmp_path):
 
 def test_cells_of_a_sweep_also_those_that_have_not_begun(tmp_path):
     text = 'rounds = 0\n[domain.home]\nrole = "source"\n[member.a]\nmodel = { name = "baseline" }\n[sweep]\n"train.steps" = [1, 2, 3]\n'
-    rundir.write_json(tmp_path / "env.json", {"argv": []})
+    write_json(tmp_path / "env.json", {"argv": []})
     for cell in ("steps1", "steps3"):
         begin(tmp_path / cell)
         (tmp_path / cell / "recipe.toml").write_text(text)
@@ -165,7 +166,7 @@ def test_the_command(tmp_path):
     run = begin(tmp_path / "run")
     lines(run.member(0, "a"), {"step": 40, "loss": 1.5, "patches_per_s": 1.0, "heldout_f1": 0.6251})
     touch(run.member(0, "a") / "started.json")
-    rundir.write_json(run.pseudo(1) / "kept.json", {"away": {"kept": 0.75, "ignored": 0.25, "positive": 0.125}})
+    write_json(run.pseudo(1) / "kept.json", {"away": {"kept": 0.75, "ignored": 0.25, "positive": 0.125}})
     rundir.finish(run.pseudo(1), "key")
     shown = CliRunner().invoke(app, ["status", str(run.root)])
     assert shown.exit_code == 0, shown.output

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
-from l4s import rundir
+from l4s import files, rundir
 from l4s.cli import app
 from l4s.data.dataset import Part, mask_labels
 from l4s.data.domain import affine, open_domain
@@ -424,7 +424,7 @@ def test_processes_that_embed_the_same_patches_do_not_meet(finished, tmp_path, m
     def meanwhile():
         calls.append(os.getpid())
         if len(calls) == 2:
-            monkeypatch.setattr(rundir.os, "getpid", lambda: -1)
+            monkeypatch.setattr(files.os, "getpid", lambda: -1)
             embed(finished.engine, Network(lambda: None), Ones(6), out, batch=2)
             assert (open_embeddings(out) == 6).all()
             monkeypatch.undo()

@@ -100,7 +100,7 @@ def report(
 
 def _reported(place: Path, rows: list[dict[str, Any]], pictures: bool) -> None:
     """F1 by domain, and where the rest stands."""
-    from l4s.rundir import read_json
+    from l4s.files import read_json
 
     if rows:
         body = sorted((_scores(row) for row in rows), key=lambda cells: cells[0])

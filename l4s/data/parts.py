@@ -10,8 +10,8 @@ from l4s import log
 from l4s.data.patch import PatchRef
 from l4s.data.readers import read_mask
 from l4s.errors import DataError
+from l4s.files import read_json, write_json
 from l4s.recipe import Parts, fingerprint
-from l4s.rundir import read_json, write_json
 
 FAR = 0.1  # share of patches with landslides by which a part may differ from the whole without a word
 

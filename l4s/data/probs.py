@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from l4s.errors import DataError
-from l4s.rundir import whole
+from l4s.files import whole
 
 Kind = Literal["probability", "score"]
 Extra = Mapping[str, str | float | int]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from l4s.data.patch import tolerated
 from l4s.errors import DataError, RecipeError
-from l4s.rundir import write_atomic
+from l4s.files import write_atomic
 
 SPLITS = ("train", "validation", "test")
 SHARES = (70, 10, 20)  # per cent; the paper does not say

@@ -22,7 +22,7 @@ from l4s.data.spectra import IMG_MEAN, observe
 from l4s.data.synth_domain import SynthDomain, draw_domain
 from l4s.data.terrain import make_terrain
 from l4s.errors import DataError, RecipeError
-from l4s.rundir import read_json, write_json
+from l4s.files import read_json, write_json
 
 __all__ = ["MANIFEST", "SynthDomain", "Summary", "draw_domain", "make_patch", "write_dataset", "write_domain"]
 

@@ -17,7 +17,7 @@ from l4s.data.spectra import IMG_MEAN
 from l4s.data.synth import MANIFEST, held, make_patch
 from l4s.data.synth_domain import SynthDomain, draw_domain
 from l4s.errors import DataError, RecipeError
-from l4s.rundir import write_json
+from l4s.files import write_json
 
 VERSION = 1  # raised when equal arguments would give other bytes
 GROUND = 128  # pixels along each side of the ground that pictures are cut from

@@ -11,6 +11,7 @@ from typing import Any
 
 from l4s import rundir
 from l4s.errors import DataError, RunError
+from l4s.files import read_json, write_json
 
 NAME = "sar.json"
 
@@ -63,7 +64,7 @@ def write_once(out: Path, about: Mapping[str, Any], source: object, fill: Fill) 
         if not chips:
             raise DataError(f"no chip is left (left out: {', '.join(f'{n} for {why}' for why, n in dropped.items())})")
         manifest = {**about, "fingerprint": fingerprint, "chips": list(chips)}
-        rundir.write_json(part / NAME, manifest)
+        write_json(part / NAME, manifest)
         rundir.reached("sar.manifest")
         return _summary(out, _placed(part, out, manifest), dropped)
     finally:
@@ -98,7 +99,7 @@ def _there(out: Path, fingerprint: str) -> Mapping[str, Any] | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
-        found = rundir.read_json(out / NAME)
+        found = read_json(out / NAME)
     except RunError:
         found = {}
     if found.get("fingerprint") != fingerprint:

@@ -18,7 +18,7 @@ from l4s.data.synth import MANIFEST, Summary, held
 from l4s.data.synth_domain import SynthDomain
 from l4s.data.terrain import Terrain, make_terrain
 from l4s.errors import RecipeError
-from l4s.rundir import write_json
+from l4s.files import write_json
 from l4s.sar.change import Slides, draw_others, draw_season, draw_slides, draw_weather
 from l4s.sar.echo import backscatter, facing, measure
 from l4s.sar.layout import band_names, write_image, write_mask

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from l4s import log, rundir
+from l4s import log
 from l4s.data.probs import Kind
 from l4s.errors import RunError
+from l4s.files import read_json
 from l4s.load import Member
 from l4s.member import adapts
 from l4s.models import ANSWERS
@@ -144,7 +145,7 @@ def read_shard(text: str) -> tuple[int, int]:
 def _side(plan: Plan, members: Sequence[Member]) -> int:
     """The side of the patches that the members were trained on."""
     name = sources_of(plan, members)[0]
-    size = rundir.read_json(plan.run.stats(name)).get("size")
+    size = read_json(plan.run.stats(name)).get("size")
     if size is None:
         raise RunError(f"an older l4s made {plan.run.root}, and did not note how large its patches are: give --window")
     if size[0] != size[1]:

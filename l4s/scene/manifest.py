@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from l4s import rundir
 from l4s.errors import DataError, RunError
+from l4s.files import read_json, write_json
 from l4s.scene.raster import Grid
 
 FOLDERS = {"train": "TrainData", "test": "TestData"}
@@ -57,7 +57,7 @@ def write_manifest(manifest: Manifest) -> None:
     cut = {"window": manifest.window, "stride": manifest.stride, "bands": list(manifest.bands)}
     chips = {id: asdict(chip) for id, chip in manifest.chips.items()}
     about = {"scene": manifest.scene, "fingerprint": manifest.fingerprint, "chips": chips}
-    rundir.write_json(manifest.folder / NAME, {**place, **cut, **about})
+    write_json(manifest.folder / NAME, {**place, **cut, **about})
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -68,7 +68,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     path = path / NAME if path.is_dir() else path
     try:
-        found = rundir.read_json(path)
+        found = read_json(path)
         manifest = _manifest(path.parent, found)
     except (RunError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is no manifest of `l4s data chip` ({error}): cut the chips again") from error

@@ -15,6 +15,7 @@ import numpy as np
 
 from l4s import log, rundir, tiles
 from l4s.errors import DataError, RunError
+from l4s.files import read_json, write_atomic, write_json
 from l4s.recipe import Threshold, fingerprint
 from l4s.scene.raster import Grid, open_scene, read_tags, reading, write_cog
 from l4s.scene.result import KIND, MASK, NODATA, PROBABILITY, RUN, SCALE, STEP, VALUES, first_code
@@ -64,7 +65,7 @@ def begin(out: Path, plan: Plan) -> None:
             f"{path.parent} holds parts made with another run, scene or options (fingerprint {found.fingerprint}, "
             f"now {plan.fingerprint}): delete the folder, or choose another OUT"
         )
-    rundir.write_json(path, asdict(plan))
+    write_json(path, asdict(plan))
 
 
 def read_plan(path: Path) -> Plan:
@@ -73,7 +74,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         RunError: there is none, or it cannot be read.
     """
-    found = rundir.read_json(path)
+    found = read_json(path)
     try:
         grid = Grid(**{**found["grid"], "transform": tuple(found["grid"]["transform"])})
         return Plan(**{**found, "grid": grid, "firsts": tuple(found["firsts"])})
@@ -90,7 +91,7 @@ def put(out: Path, plan: Plan, place: int, rows: np.ndarray) -> None:
     """Store one part, (h, width) uint8."""
     data = io.BytesIO()
     np.save(data, rows, allow_pickle=False)
-    rundir.write_atomic(_path(out, plan, place), data.getvalue())
+    write_atomic(_path(out, plan, place), data.getvalue())
     rundir.reached("scene.part")
 
 

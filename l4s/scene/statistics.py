@@ -7,6 +7,7 @@ import numpy as np
 from l4s import log, rundir
 from l4s.data.stats import merge, patch_moments
 from l4s.errors import DataError
+from l4s.files import read_json, write_json
 from l4s.scene.raster import Scene, reading
 
 BLOCK_VALUES = 2**21  # of one block, over all bands: some 70 MB while it is summed in float64
@@ -39,10 +40,10 @@ def scene_moments(scene: Scene, block_values: int = BLOCK_VALUES) -> np.ndarray:
 
 def load_moments(path: Path) -> np.ndarray | None:
     """What `store_moments` wrote; None where it did not."""
-    return np.array(rundir.read_json(path)["moments"], np.float64) if path.is_file() else None
+    return np.array(read_json(path)["moments"], np.float64) if path.is_file() else None
 
 
 def store_moments(path: Path, scene: Scene, moments: np.ndarray) -> None:
     """Keep a scene's moments for a later process, to the last bit."""
-    rundir.write_json(path, {"bands": list(scene.bands), "moments": moments.tolist()})
+    write_json(path, {"bands": list(scene.bands), "moments": moments.tolist()})
     rundir.reached("scene.statistics")

@@ -12,8 +12,9 @@ import pytest
 from data_factory import RECIPE, write_data, write_h5, write_split
 
 from l4s.data.probs import open_probs
+from l4s.files import read_json
 from l4s.plan import Choice, cells, find_ensemble, one_cell, read_plan
-from l4s.rundir import RunDir, command, read_json
+from l4s.rundir import RunDir, command
 
 
 def values(path):

@@ -14,7 +14,8 @@ from vector_factory import write_codes, write_mask
 from l4s import log
 from l4s.cli import app, loop, show
 from l4s.errors import DataError
-from l4s.rundir import RunDir, command, read_json
+from l4s.files import read_json
+from l4s.rundir import RunDir, command
 from l4s.scene.raster import open_scene
 from l4s.status import outcome
 

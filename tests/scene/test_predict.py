@@ -14,9 +14,10 @@ from l4s.data.stats import pool
 from l4s.engine import start_engine
 from l4s.errors import DataError, RecipeError, RunError
 from l4s.experiment import weights
+from l4s.files import write_json
 from l4s.member import trained_member
 from l4s.plan import read_plan
-from l4s.rundir import RunDir, write_json
+from l4s.rundir import RunDir
 from l4s.scene import job
 from l4s.scene.job import SceneUse, read_shard
 from l4s.scene.parts import mask_of
