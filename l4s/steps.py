@@ -24,7 +24,7 @@ from l4s.inputs import part_of, view_of
 from l4s.judge import heldout_scores, heldout_thresholds
 from l4s.load import Member
 from l4s.member import adapt_member, adapts, initial_member, norm_domains, trained_member
-from l4s.plan import known_threshold, submission_facts
+from l4s.plan import find_group, known_threshold, submission_facts
 from l4s.predict import predict
 from l4s.pseudo import PseudoLabels, changed, open_pseudo, pseudo, warnings
 from l4s.recipe import Tta, fingerprint
@@ -164,9 +164,19 @@ def run_predict(x: Experiment, member: Member, number: int) -> None:
     log.info(f"round {number} {member.name}: predicted {len(missing)} files")
 
 
-def run_ensemble(x: Experiment, number: int) -> None:
-    """Average the members of a round, domain by domain."""
-    for group, members in x.plan.grouped(x.trained(number)).items():
+def run_ensemble(x: Experiment, number: int, only: str | None = None) -> None:
+    """Average the members of a round, domain by domain.
+
+    Args:
+        only: the one group to average, so that it need not wait for the members of others; None averages all.
+
+    Raises:
+        RunError: no such round or group, or a member has not predicted yet.
+    """
+    groups = x.plan.grouped(x.trained(number))
+    chosen = list(groups) if only is None else [find_group(x.plan, number, only)]
+    for group in chosen:
+        members = groups[group]
         folder = x.run.ensemble(number, group)
         for domain in x.predicted(*members):
             for tta in x.plan.tta(domain.name):

@@ -458,6 +458,23 @@ def test_labels_from_some_members(place, tmp_path):
     )
 
 
+def test_one_group_is_averaged_before_the_members_of_others_have_trained(place, tmp_path):
+    x = opened(
+        place, tmp_path / "run", "rounds=0", "train.steps=1", "member.a.ensemble='late'", "member.b.ensemble='early'"
+    )
+    train_round(x, 0, ["b"])
+    predict_round(x, 0, ["b"])
+    with pytest.raises(RunError, match="a/probs/home.none.h5 is missing"):
+        run_ensemble(x, 0)
+    run_ensemble(x, 0, "early")
+    root = tmp_path / "run" / "round-0"
+    assert {path.name for path in root.glob("ensemble*")} == {"ensemble-early"}
+    own, ours = (open_probs(root / name / "probs" / "away.none.h5").read() for name in ("b", "ensemble-early"))
+    np.testing.assert_array_equal(own, ours)
+    with pytest.raises(RunError, match="no ensemble group 'erly': choose one of late, early"):
+        run_ensemble(x, 0, "erly")
+
+
 @pytest.mark.slow
 def test_groups_have_ensembles_labels_and_submissions_of_their_own(place, tmp_path):
     sets = (

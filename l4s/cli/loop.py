@@ -182,7 +182,7 @@ def ensemble(
     ] = None,
     group: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Which ensemble, of runs with several.", rich_help_panel=RUNS),
+        typer.Option(help="Only this ensemble, of a recipe with several; of runs, which one.", show_default=False),
     ] = None,
     cache: Cache = None,
 ) -> None:
@@ -201,14 +201,14 @@ def ensemble(
         )
         typer.echo(out)
         return
-    _refuse(ctx, "only several runs read this, give --runs", "out", "domain", "tta", "group")
+    _refuse(ctx, "only several runs read this, give --runs", "out", "domain", "tta")
     if more:
         raise typer.BadParameter(f"one recipe at a time, got {recipe} and {', '.join(map(str, more))}")
     from l4s.session import Machine, open_session
     from l4s.steps import run_ensemble
 
     for x in open_session(named(recipe), sets or [], data, run, Machine("cpu", cache=cache)):
-        run_ensemble(x, round_ or 0)
+        run_ensemble(x, round_ or 0, group)
 
 
 def pseudolabel(
