@@ -593,6 +593,7 @@ def test_rounds_end_once_labels_hardly_change(place, tmp_path, stop, last):
     assert told == pytest.approx((states[0] != states[1]).mean()) and told > 0
 
 
+@pytest.mark.slow
 def test_a_round_without_steps_takes_weights_as_they_are(place, tmp_path):
     source = opened(place, tmp_path / "first", "rounds=0")
     run_recipe(source)

@@ -88,7 +88,7 @@ def test_otsu_is_about_scikit_image_s():
 
 def test_cuts_against_scikit_learn():
     rng = np.random.default_rng(1)
-    target = (rng.random((3, 20, 20)) < 0.2).astype(np.uint8)
+    target = (rng.random((3, 10, 10)) < 0.2).astype(np.uint8)
     values = np.clip(rng.normal(0.4 + 0.15 * target, 0.1), 0, 1).astype(np.float16)
     valid = rng.random(target.shape) < 0.9
     chosen = label_free(values, 0.1)
