@@ -57,6 +57,40 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """A new folder to fill in place of `folder`, which `appear` gives its name; if nothing does, it is deleted.
+
+    It is hidden beside `folder`, so that what a killed process leaves there is no data to any reader; the next one of this
+    machine deletes it. Processes that make the same folder do not meet.
+
+    Args:
+        folder: absolute, since `.` has no name.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    hidden = folder.with_name(f".{folder.name}")
+    for left in folder.parent.glob(f"{escape(hidden.name)}.*.part"):
+        if abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    made = part(hidden)
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def appear(made: Path, folder: Path) -> None:
+    """Give a finished folder its name, where there is nothing or an empty folder.
+
+    Raises:
+        OSError: something is there, put by a process that was faster.
+    """
+    if folder.exists():
+        folder.rmdir()
+    made.replace(folder)
+
+
 def write_json(path: Path, value: object) -> None:
     """JSON with sorted keys, so that equal values are equal bytes."""
     write_atomic(path, (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode())
@@ -75,6 +109,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} holds a {type(value).__name__}, not a JSON object")
     return value
+
+
+def identity(path: Path) -> list[object]:
+    """What changes when a file does, without reading it: its name, size in bytes, and time in nanoseconds."""
+    about = path.stat()
+    return [path.name, about.st_size, about.st_mtime_ns]
 
 
 def link(source: Path, target: Path) -> None:

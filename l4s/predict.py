@@ -1,7 +1,6 @@
 """From trained weights and a domain to a ProbFile."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,9 @@ from torch import Tensor, nn
 from l4s import rundir
 from l4s.data.domain import Domain, standardised
 from l4s.data.fitting import restore
+from l4s.data.patch import cut_of
 from l4s.data.probs import CUT, ProbFile, open_probs, write_probs
 from l4s.engine import Engine, enough_memory
-from l4s.errors import RunError
-from l4s.files import read_json
 from l4s.models.norm import domain_rows
 from l4s.recipe import Tta
 from l4s.tasks import Task
@@ -105,11 +103,8 @@ def predict(
 
 def _cut(domain: Domain) -> dict[str, str]:
     """Which cut of a scene the patches are, where `l4s data chip` made them: ids alone do not say where they lie."""
-    path = domain.patches[0].image.resolve().parent.parent.parent / "manifest.json"
-    with suppress(RunError):  # somebody else's file of that name, or none
-        found = read_json(path).get("fingerprint")
-        return {CUT: found} if isinstance(found, str) else {}
-    return {}
+    found = cut_of(domain.patches[0]).get("fingerprint")
+    return {CUT: found} if isinstance(found, str) else {}
 
 
 def share(engine: Engine, view: View, batch: int) -> Iterator[tuple[int, Tensor]]:

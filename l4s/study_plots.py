@@ -106,7 +106,7 @@ def _tiles(domain: Domain, row: int, probs: Mapping[str, ProbFile]) -> dict[str,
     """One line of pictures, by title."""
     bands = [members[0] for members in domain.bands.groups.values()] or [domain.bands.names[0]]
     images = [np.asarray(domain.cache.images[row][domain.bands.names.index(band)], np.float32) for band in bands]
-    low, high = np.percentile(np.stack(images), (2, 98))
+    low, high = np.nanpercentile(np.stack(images), (2, 98))
     tiles: dict[str, Tile] = {
         band: (image, {"cmap": "gray", "vmin": low, "vmax": high}) for band, image in zip(bands, images, strict=True)
     }

@@ -8,8 +8,6 @@ and renamed, so that two processes that start at once cannot spoil it.
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -24,9 +22,10 @@ from l4s.data.pictures import reads_dem
 from l4s.data.readers import image_shape, in_square, read_image, read_mask
 from l4s.data.stats import patch_moments, pool
 from l4s.errors import DataError
+from l4s.files import appear, unfinished
 from l4s.recipe import Fit, fingerprint
 
-FORMAT = 2  # raised when cached bytes change their meaning
+FORMAT = 3  # raised when cached bytes change their meaning
 Track = Callable[[Iterable[int], str, int], Iterable[int]]
 
 
@@ -34,12 +33,12 @@ Track = Callable[[Iterable[int], str, int], Iterable[int]]
 class Cache:
     """Arrays of one domain.
 
-    `images`: (N, C, H, W) float16, (x - mean) / std per band, 0 where the file has NaN. `masks`: (N, H, W) uint8 in
+    `images`: (N, C, H, W) float16, (x - mean) / std per band, NaN where nothing is known. `masks`: (N, H, W) uint8 in
     {0, 1, 255}, 255 throughout where a patch has no mask. `labelled`: (N,) bool. `moments`: (3, N, C) float64 in file
     units; mean 0 and variance 1 of bands that are seen as they are made. `mean`, `std`: (C,) float64. `digest` names the
     content, wherever the files lie, `images_digest` the same without masks: both are equal where there are none.
 
-    Where patches of varying size were fitted to one, `images` and `masks` are of that size, padding is 0 and 255, and
+    Where patches of varying size were fitted to one, `images` and `masks` are of that size, padding is NaN and 255, and
     `own_masks` holds the masks at their own size: (P,) uint8, patch after patch, of the heights and widths `shapes`, (N, 2)
     int64. Both are None elsewhere.
     """
@@ -147,17 +146,13 @@ def _build(
     rules: Rules,
     track: Track,
 ) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f"{place.name}.part-", dir=place.parent))
-    try:
+    with unfinished(place) as part:
         _fill(part, patches, bands, rules, track)
         try:
-            part.rename(place)
+            appear(part, place)
         except OSError:  # another process was faster: its bytes are the same
             if not (place / "meta.json").is_file():
                 raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -291,4 +286,5 @@ def _standardise(patch: PatchRef, image: np.ndarray, mean: np.ndarray, std: np.n
         raise DataError(
             f"{patch.image} has values over 60,000 standard deviations from the mean: is a nodata value left?"
         )
-    return np.asarray(np.nan_to_num(image, nan=0.0), np.float16)
+    image[np.isnan(image)] = np.nan  # of all that mean it the same bytes, so that equal data have equal digests
+    return np.asarray(image, np.float16)

@@ -12,9 +12,9 @@ from l4s.data.cache import Cache, Track, open_cache
 from l4s.data.fitting import Fitting
 from l4s.data.labels import with_labels
 from l4s.data.parts import take_parts
-from l4s.data.patch import PatchRef
+from l4s.data.patch import PatchRef, cut_of
 from l4s.data.readers import cut_patches, find_patches, image_shape
-from l4s.data.stats import CONSTANT, Stats, constants, pool, subdomain_stats
+from l4s.data.stats import CONSTANT, Stats, constants, pool, share_moments, subdomain_stats
 from l4s.errors import DataError, RecipeError
 from l4s.recipe import DomainConfig, HoldOut, Normalise
 
@@ -82,6 +82,7 @@ def open_domain(
     bands = own_bands(name, config, bands)
     seed = config.split_seed or None  # a recipe that says nothing says 0: lists that lie there win over it
     patches = find_patches(root, config.split, layout=config.layout, regions=config.regions, seed=seed)
+    _refuse_other_bands(name, patches[0], bands)
     patches = with_labels(patches)
     if config.positives_only:
         patches = tuple(patch for patch in patches if not patch.background)
@@ -118,6 +119,17 @@ def _refuse_unlabelled(name: str, patches: Sequence[PatchRef]) -> None:
         if not patch.labelled and patch.label is None:
             raise DataError(
                 f"domain {name}: source patch {patch.image} has no mask: add it, or move the patch to a target"
+            )
+
+
+def _refuse_other_bands(name: str, patch: PatchRef, bands: Bands) -> None:
+    """Chips know the names of their scene's bands; a scene is predicted by these, and would be read in another order."""
+    held = cut_of(patch).get("bands", [])
+    for band in bands.file:
+        if band in held and held.index(band) != bands.file.index(band):
+            raise DataError(
+                f"domain {name}: {patch.image} was cut from a scene with the bands {', '.join(held)}, in this order, and the "
+                f"recipe takes them for {', '.join(bands.file)}: say so in domain.{name}.bands"
             )
 
 
@@ -227,7 +239,7 @@ def affine(
     elif mode in ("official", "imagenet"):
         mean, std = constants(mode, domain.bands.names)
     elif mode == "patch":
-        count, patch_mean, patch_variance = domain.cache.moments
+        count, patch_mean, patch_variance = share_moments(domain.cache.moments, domain.shared)
         share = np.where(count > 0, patch_blend, 0.0)  # a band without a valid pixel has no statistics of its own
         mean = share * patch_mean + (1 - share) * own_mean
         std = share * np.sqrt(patch_variance) + (1 - share) * own_std
@@ -244,12 +256,15 @@ def standardised(
 ) -> np.ndarray:
     """Images of one row or of several as a member sees them: (..., C, H, W) float32, (..., C + E, H, W) with embeddings.
 
+    Where nothing is known, padding too, they are 0: at the mean, whatever statistics they are standardised by.
+
     Args:
         scale: (N, C) float32 as `affine` gives it, and `shift` likewise.
         embeddings: (N, E, H, W) float16, which follow the bands.
     """
     cached = np.asarray(domain.cache.images[rows], np.float32)
     bands = np.asarray(cached * scale[rows][..., None, None] + shift[rows][..., None, None])
+    bands[np.isnan(bands)] = 0.0
     if embeddings is None:
         return bands
     return np.concatenate([bands, np.asarray(embeddings[rows], np.float32)], axis=-3)

@@ -4,8 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from l4s.errors import DataError
+from l4s.errors import DataError, RunError
+from l4s.files import read_json
 
 FOLDERS: dict[str, dict[str, tuple[str, ...]]] = {
     "official": {"train": ("TrainData",), "validation": ("ValidData",), "test": ("TestData",)},
@@ -48,6 +50,15 @@ class PatchRef:
     def labelled(self) -> bool:
         """Is it known what each pixel is?"""
         return self.background or self.mask is not None
+
+
+def cut_of(patch: PatchRef) -> dict[str, Any]:
+    """What `l4s data chip` says of the cut of a scene that a patch belongs to (`manifest.json`); {} of any other patch."""
+    try:
+        found = read_json(patch.image.resolve().parent.parent.parent / "manifest.json")
+    except RunError:  # somebody else's file of that name, or none
+        return {}
+    return found if {"scene", "bands", "fingerprint"} <= found.keys() else {}
 
 
 def natural(text: str) -> tuple[list[str | int], str]:

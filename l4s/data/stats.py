@@ -116,15 +116,27 @@ def pool(moments: np.ndarray, shared: Sequence[Sequence[int]] = ()) -> tuple[np.
     Raises:
         DataError: a band has no valid pixel.
     """
-    total, first, second = merge(moments)
+    _, mean, variance = share_moments(merge(moments), shared)
+    std = np.sqrt(variance)
+    return mean, np.where(std < CONSTANT, 1.0, std)
+
+
+def share_moments(moments: np.ndarray, shared: Sequence[Sequence[int]]) -> np.ndarray:
+    """Moments whose bands of a group all have those of the group's pixels together; the others stay as they are.
+
+    Args:
+        moments: (3, ..., C) count, mean and variance.
+        shared: groups of band positions.
+    """
+    made = np.array(moments)
     for group in shared:
-        index = list(group)
-        weight = total[index] / total[index].sum()
-        centre = (weight * first[index]).sum()
-        second[index] = (weight * (second[index] + (first[index] - centre) ** 2)).sum()
-        first[index] = centre
-    std = np.sqrt(second)
-    return first, np.where(std < CONSTANT, 1.0, std)
+        count, mean, variance = moments[..., list(group)]
+        total = count.sum(-1, keepdims=True)
+        weight = count / np.maximum(total, 1)
+        centre = (weight * mean).sum(-1, keepdims=True)
+        spread = (weight * (variance + (mean - centre) ** 2)).sum(-1, keepdims=True)
+        made[..., list(group)] = np.stack([np.broadcast_to(value, mean.shape) for value in (total, centre, spread)])
+    return made
 
 
 def subdomain_stats(

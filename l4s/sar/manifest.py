@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from l4s import rundir
 from l4s.errors import DataError, RunError
-from l4s.files import read_json, write_json
+from l4s.files import appear, read_json, unfinished, write_json
 
 NAME = "sar.json"
 
@@ -42,8 +40,6 @@ Fill = Callable[[Path], tuple[Sequence[Mapping[str, Any]], Mapping[str, int]]]
 def write_once(out: Path, about: Mapping[str, Any], source: object, fill: Fill) -> Converted:
     """Write a folder of chips, which appears when it is whole; one made of the same source in the same way stays.
 
-    Until then they lie in a hidden folder beside it: what a process that was killed leaves there is no data to the readers.
-
     Args:
         about: what the manifest says of all chips: at least `bands` and `labels`.
         source: what identifies the source, JSON-able.
@@ -55,11 +51,7 @@ def write_once(out: Path, about: Mapping[str, Any], source: object, fill: Fill) 
     fingerprint = hashlib.sha256(json.dumps([about, source], sort_keys=True).encode()).hexdigest()[:16]
     if (there := _there(out, fingerprint)) is not None:
         return _summary(out, there, None)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{out.name}.part-", dir=out.parent))
-    part = place / out.name  # a folder of its own: what mkdtemp makes is closed to others
-    part.mkdir()
-    try:
+    with unfinished(out) as part:
         chips, dropped = fill(part)
         if not chips:
             raise DataError(f"no chip is left (left out: {', '.join(f'{n} for {why}' for why, n in dropped.items())})")
@@ -67,8 +59,6 @@ def write_once(out: Path, about: Mapping[str, Any], source: object, fill: Fill) 
         write_json(part / NAME, manifest)
         rundir.reached("sar.manifest")
         return _summary(out, _placed(part, out, manifest), dropped)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def identity(paths: Sequence[Path], root: Path) -> list[list[object]]:
@@ -79,9 +69,7 @@ def identity(paths: Sequence[Path], root: Path) -> list[list[object]]:
 def _placed(part: Path, out: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     """Give a whole folder its name, unless another process was faster; the manifest of the one that is there."""
     try:
-        if out.exists():
-            out.rmdir()  # it is empty
-        part.replace(out)
+        appear(part, out)
     except OSError:
         if (there := _there(out, manifest["fingerprint"])) is None:
             raise

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -16,7 +15,8 @@ from l4s import log, rundir
 from l4s.data.labels import LABELS, write_labels
 from l4s.data.patch import IGNORED
 from l4s.errors import DataError
-from l4s.scene.labels import Burnt, Points, Stored, reading_labels
+from l4s.files import appear, unfinished
+from l4s.scene.labels import Burnt, Points, Stored, label_identity, reading_labels
 from l4s.scene.manifest import NAME, Chip, Manifest, read_manifest, write_manifest
 from l4s.scene.raster import Scene, open_scene, reading
 from l4s.scene.split import SPLITS, TEST, TRAIN, borders, part_of
@@ -127,21 +127,23 @@ def cut_chips(scene: Path, labels: Path | None, out: Path, cut: Cut, layer: str 
         raise DataError(
             f"{scene} has {grid.height} x {grid.width} pixels, less than a window of {cut.window}: take a smaller window"
         )
+    out = out.resolve()  # `.` has neither a name nor a folder to lie in
     fingerprint = _fingerprint(opened, labels, layer, cut)
     if (there := _there(out, fingerprint)) is not None:
         return Chips(there, None)
-    part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     chips: dict[str, Chip] = {}
-    manifest = Manifest(part, scene.name, grid, cut.window, cut.stride, opened.bands, chips, fingerprint)
-    try:
+    with unfinished(out) as part:
+        manifest = Manifest(part, scene.name, grid, cut.window, cut.stride, opened.bands, chips, fingerprint)
         dropped = _fill(manifest, chips, opened, labels, layer, cut)
         _refuse_useless(chips, dropped, labels, cut)
         write_manifest(manifest)
         rundir.reached("chip.manifest")
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        try:
+            appear(part, out)
+        except OSError:
+            if (there := _there(out, fingerprint)) is None:
+                raise
+            return Chips(there, None)  # another process was faster
     return Chips(replace(manifest, folder=out), dropped)
 
 
@@ -248,8 +250,7 @@ def _refuse_useless(chips: Mapping[str, Chip], dropped: Mapping[str, int], label
 
 
 def _fingerprint(scene: Scene, labels: Path | None, layer: str | None, cut: Cut) -> str:
-    about = labels.stat() if labels and labels.is_file() else None
-    identity = [labels.name, about.st_size, about.st_mtime_ns, layer] if labels and about else None
+    identity = [*label_identity(labels), layer] if labels else None
     text = json.dumps([scene.identity, identity, asdict(cut)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -12,6 +12,7 @@ from l4s.files import read_json
 from l4s.load import Member
 from l4s.member import adapts
 from l4s.models import ANSWERS
+from l4s.models.sizes import sized
 from l4s.plan import Plan, find_group, known_threshold, one_cell, read_plan
 from l4s.recipe import DomainConfig, Normalise, Threshold, Tta, fingerprint
 from l4s.scene.raster import Scene, open_scene
@@ -111,6 +112,8 @@ def decide(run: Path, scene: Path, machine: Machine, use: SceneUse) -> Job:
     if threshold is None:
         log.info("values that are only ordered have no threshold of their own, so no mask is made: see --threshold")
     _check(window, stride, threshold)
+    for member in members:
+        _refuse_unsized(member, window)
     modes = {member.name: _mode(plan, member, use.normalise) for member in members}
     if (target := by_subdomains(plan)) and "separated" in modes.values():
         log.warn(f"the run standardises {target} by sub-domains; a scene is standardised as one domain")
@@ -176,6 +179,18 @@ def _mode(plan: Plan, member: Member, asked: str | None) -> Normalise:
             "--normalise separated (the scene's own) or another"
         )
     return mode
+
+
+def _refuse_unsized(member: Member, window: int) -> None:
+    """As `l4s.session.check_sizes` does before training."""
+    model, factor = member.config.model, member.config.train.scale.factor
+    encoder = str(model.options.get("encoder"))
+    if isinstance(factor, tuple) or sized(encoder, round(window * factor)) == sized(encoder, model.size):
+        return
+    raise RunError(
+        f"windows of {window} pixels reach member {member.name} with {round(window * factor)}, but it is built for "
+        f"{model.size}, and what {encoder} computes depends on it: say --window {round(model.size / factor)}"
+    )
 
 
 def _refuse_adabn(member: Member) -> None:

@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 from l4s import log
 from l4s.data.patch import IGNORED
 from l4s.errors import DataError
+from l4s.files import identity
 from l4s.scene.raster import Grid, Reader, open_scene, reading, same_crs
 from l4s.scene.vector import DRIVERS, Layer, open_layer, read_shapes
 
@@ -70,7 +71,10 @@ class Points:
 
 @dataclass(frozen=True)
 class Stored:
-    """A mask raster on the scene's own grid. `nodata` is not labelled, unless it is 0: that is background."""
+    """A mask raster on the scene's own grid.
+
+    What its mask or its alpha leaves out is not labelled, nor is `nodata`, unless that is 0: it is background then.
+    """
 
     reader: Reader
 
@@ -81,6 +85,7 @@ class Stored:
     def window(self, row: int, column: int, height: int, width: int) -> np.ndarray:
         values, nodata = self.reader.values(row, column, height, width)[0], self.reader.scene.nodata
         unknown = (values == IGNORED) | (values != values)  # NaN
+        unknown |= ~self.reader.unmasked(row, column, height, width)
         if nodata is not None and nodata != 0:
             unknown |= values == nodata
         if (strange := values[~unknown & (values != 0) & (values != 1)]).size:
@@ -89,6 +94,18 @@ class Stored:
                 "its nodata value where nothing is known"
             )
         return np.where(unknown, IGNORED, values == 1).astype(np.uint8)
+
+
+def label_identity(path: Path) -> list[object]:
+    """What changes when labels do, without reading them.
+
+    Raises:
+        DataError: a mask raster that is none.
+    """
+    if path.suffix.lower() not in DRIVERS:
+        return open_scene(path).identity
+    # of a shapefile the CRS is in a file of its own
+    return [identity(file) for file in (path, path.with_suffix(".prj")) if file.is_file()]
 
 
 @contextmanager

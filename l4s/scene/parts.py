@@ -152,7 +152,6 @@ def join(out: Path, plan: Plan) -> None:
                 bands=[PROBABILITY],
                 scale=SCALE,
                 tags=tags,
-                work=folder_of(out),
             )
             rundir.reached("scene.joined")
         complete(out, plan.fingerprint, plan.threshold)
@@ -166,7 +165,7 @@ def complete(out: Path, made: str, threshold: Threshold | None) -> None:
     """
     folder = folder_of(out)
     if threshold is not None:
-        _write_mask(out, made, threshold, folder if folder.is_dir() else None)
+        _write_mask(out, made, threshold)
     if folder.is_dir():
         shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
 
@@ -188,7 +187,7 @@ def is_made(path: Path, made: str) -> bool:
     return True
 
 
-def _write_mask(out: Path, made: str, threshold: Threshold, work: Path | None) -> None:
+def _write_mask(out: Path, made: str, threshold: Threshold) -> None:
     """Landslide (1) where the stored value is at least the threshold, else 0; 255 where nothing is known."""
     path, key = mask_of(out), fingerprint({"step": "scene mask", "probability": made, "threshold": threshold})
     if is_made(path, key):
@@ -196,7 +195,7 @@ def _write_mask(out: Path, made: str, threshold: Threshold, work: Path | None) -
     at = _expected_f1(out) if threshold == EXPECTED_F1 else float(threshold)
     tags = {RUN: key, KIND: "mask", STEP: read_tags(out)[STEP], THRESHOLD: str(at)}
     grid, rows = open_scene(out).grid, _masked(out, at)
-    write_cog(path, grid, rows, dtype="uint8", nodata=NODATA, bands=[MASK], overviews="mode", tags=tags, work=work)
+    write_cog(path, grid, rows, dtype="uint8", nodata=NODATA, bands=[MASK], overviews="mode", tags=tags)
     rundir.reached("scene.mask")
 
 

@@ -1,16 +1,16 @@
 """Scenes on disk: GeoTIFFs with bands by name, read by windows and written whole or not at all."""
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, Resampling
+from rasterio._err import CPLE_BaseError  # what transformations and the writing of COGs raise; it has no public name
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.shutil import copy as copy_raster
@@ -21,12 +21,15 @@ from rasterio.windows import Window
 
 from l4s import log
 from l4s.errors import DataError, did_you_mean
+from l4s.files import identity, part, whole
 
 MIB = 2**20
 SMALLEST_CACHE, LARGEST_CACHE = 64 * MIB, 512 * MIB  # GDAL's own default is 5 % of the machine
 EXACT = 0.01  # pixels that a reprojection may be off; GDAL's own is 0.125, which shows as steps in a slope
 FINE = 3  # pixels of a scene along one of the grid, from which on they are averaged, not picked
+SIDECARS = (".aux.xml", ".ovr")  # what other programs add beside a raster without changing a pixel
 NEAR = 1e-9  # share of an extent that is rounding
+WARP_IT = "warp it to the scene's CRS first (`gdalwarp -t_srs EPSG:326xx`, the UTM zone)"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Scene:
-    """A raster file and the bands that are read of it: `bands` by name, at the 1-based positions `index`."""
+    """A raster file and the bands that are read of it: `bands` by name, at the 1-based positions `index`.
+
+    `dtype` holds the values of all of them. `parts` are other files that pixels come from: of a mosaic (VRT), or its mask.
+    """
 
     path: Path
     grid: Grid
@@ -72,12 +78,16 @@ class Scene:
     index: tuple[int, ...]
     dtype: str
     nodata: float | None
+    parts: tuple[Path, ...] = ()
 
     @property
     def identity(self) -> list[object]:
-        """What changes when the file does, without reading it."""
-        about = self.path.stat()
-        return [self.path.name, about.st_size, about.st_mtime_ns, list(self.index), list(self.bands)]
+        """What changes when the file does, or what it is put together of, or what a sidecar says; without reading pixels.
+
+        Statistics and overviews that other programs put beside it change nothing.
+        """
+        made_of = [identity(path) for path in (self.path, *self.parts) if path.is_file()]
+        return [made_of, list(self.index), list(self.bands), repr(self.nodata), *astuple(self.grid)]
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,8 @@ class Reader:
 
     scene: Scene
     source: DatasetReader
-    masked: bool
+    masked: bool  # may pixels be missing otherwise than as NaN?
+    own_mask: bool = False  # because of a mask or an alpha band, whatever nodata is
 
     def window(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """The pixels of a window that lies inside the scene.
@@ -133,23 +144,39 @@ class Reader:
         """
         at = Window(column, row, width, height)
         with _named(self.scene.path, f"rows {row} to {row + height}"):
-            found = self.source.read(
-                list(self.scene.index), window=at, out_shape=shape, resampling=Resampling.average, masked=self.masked
-            )
+            found = self._read(at, out_shape=shape, resampling=Resampling.average, masked=self.masked)
         image = np.asarray(np.ma.filled(found.astype(np.float32), np.nan))
         valid = np.asarray(np.isfinite(image).all(0))
         image[:, ~valid] = 0.0
         return image, valid
 
+    def unmasked(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """Where the file's own mask or alpha lets a window's pixels stand, (height, width) bool; nodata does not count.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        if not self.own_mask:
+            return np.ones((height, width), bool)
+        with _named(self.scene.path, f"rows {row} to {row + height}"):
+            return np.asarray(self.source.dataset_mask(window=Window(column, row, width, height)) > 0)
+
     def values(self, row: int, column: int, height: int, width: int) -> np.ndarray:
-        """The same window as stored, (C, height, width) of the file's dtype.
+        """The same window as stored, (C, height, width) of the scene's dtype.
 
         Raises:
             DataError: the file is damaged there.
         """
         with _named(self.scene.path, f"rows {row} to {row + height}"):
-            found = self.source.read(list(self.scene.index), window=Window(column, row, width, height))
-        return np.asarray(found)
+            return np.asarray(self._read(Window(column, row, width, height)))
+
+    def _read(self, window: Window, **how: Any) -> Any:
+        """(C, ...) of the scene's dtype; masked where that is asked for."""
+        index = self.scene.index
+        if len({self.source.dtypes[place - 1] for place in index}) == 1:
+            return self.source.read(list(index), window=window, **how)
+        # rasterio refuses to read bands of several types together
+        return np.ma.stack([self.source.read(k, window=window, **how).astype(self.scene.dtype) for k in index])
 
 
 def open_scene(path: Path, bands: Sequence[str] | None = None, order: Sequence[str] = ()) -> Scene:
@@ -172,7 +199,11 @@ def open_scene(path: Path, bands: Sequence[str] | None = None, order: Sequence[s
         crs = source.crs.to_wkt() if source.crs else None
         grid = Grid(source.height, source.width, crs, tuple(source.transform)[:6])
         index = tuple(names.index(name) + 1 for name in wanted)
-        return Scene(path, grid, wanted, index, str(source.dtypes[index[0] - 1]), source.nodata)
+        kind = np.result_type(*(source.dtypes[place - 1] for place in index))
+        beside = [Path(name) for name in source.files if not name.endswith(SIDECARS)]
+        return Scene(
+            path, grid, wanted, index, str(kind), source.nodata, tuple(file for file in beside if file != path)
+        )
 
 
 def read_tags(path: Path) -> dict[str, str]:
@@ -183,6 +214,19 @@ def read_tags(path: Path) -> dict[str, str]:
     """
     with _environment(SMALLEST_CACHE), _opened(path) as source:
         return dict(source.tags())
+
+
+def units(scene: Scene) -> tuple[float, float, str]:
+    """What the values of a scene's first band mean, as its file says: times a scale, plus an offset, in a unit.
+
+    The unit is in small letters, and empty where the file names none.
+
+    Raises:
+        DataError: no raster.
+    """
+    with _environment(SMALLEST_CACHE), _opened(scene.path) as source:
+        place = scene.index[0] - 1
+        return source.scales[place], source.offsets[place], (source.units[place] or "").strip().lower()
 
 
 def picture_shape(path: Path) -> tuple[int, int]:
@@ -231,8 +275,9 @@ def reading(scene: Scene, cache: int = SMALLEST_CACHE) -> Iterator[Reader]:
         height = max(shape[0] for shape in source.block_shapes)
         row = height * source.width * sum(np.dtype(kind).itemsize for kind in source.dtypes)
         rasterio.env.setenv(GDAL_CACHEMAX=min(max(cache, 2 * row), LARGEST_CACHE))
-        all_valid = all(flags == [rasterio.enums.MaskFlags.all_valid] for flags in source.mask_flag_enums)
-        yield Reader(scene, source, masked=not all_valid)
+        kinds = {flag for flags in source.mask_flag_enums for flag in flags}
+        own = not kinds.isdisjoint({MaskFlags.per_dataset, MaskFlags.alpha})
+        yield Reader(scene, source, masked=kinds != {MaskFlags.all_valid}, own_mask=own)
 
 
 @contextmanager
@@ -271,9 +316,19 @@ def metres_per_unit(crs: str) -> float | None:
     return float(known.linear_units_factor[1]) if known.is_projected else None
 
 
-def covers(larger: Grid, grid: Grid) -> bool:
-    """Does the extent of a grid hold that of another, whatever the CRS of each (both known)?"""
-    left, bottom, right, top = transform_bounds(grid.crs, larger.crs, *grid.bounds)
+def covers(scene: Scene, grid: Grid) -> bool:
+    """Does the extent of a scene hold a grid, whatever the CRS of each (both known)?
+
+    Raises:
+        DataError: it cannot be told: no coordinates lead from the one CRS to the other, or they jump at the date line.
+    """
+    larger = scene.grid
+    try:
+        left, bottom, right, top = transform_bounds(grid.crs, larger.crs, *grid.bounds)
+    except CPLE_BaseError as error:
+        raise DataError(f"{scene.path} has a CRS that the scene's cannot be brought to ({error}): {WARP_IT}") from error
+    if left > right:
+        raise DataError(f"the scene lies across the date line, where the degrees of {scene.path} jump: {WARP_IT}")
     near = NEAR * max(larger.bounds[2] - larger.bounds[0], larger.bounds[3] - larger.bounds[1])
     within = (left - larger.bounds[0], bottom - larger.bounds[1], larger.bounds[2] - right, larger.bounds[3] - top)
     return bool(min(within) >= -near)
@@ -290,7 +345,6 @@ def write_cog(
     scale: float = 1.0,
     overviews: str = "average",
     tags: Mapping[str, str] = {},
-    work: Path | None = None,
 ) -> None:
     """Write a tiled, compressed Cloud Optimized GeoTIFF with overviews, whole or not at all.
 
@@ -298,23 +352,23 @@ def write_cog(
         rows: strips (C, h, width) of the whole raster from top to bottom, any h.
         scale: stored value times this is the value meant.
         overviews: how GDAL makes the smaller pictures: `average`, `mode`, `nearest`.
-        work: the folder of unfinished files, on the same file system; that of `path` where it is None.
 
     Raises:
-        DataError: the strips do not fill the grid.
+        DataError: the strips do not fill the grid, or there is no room for the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plain, part = ((work or path.parent) / f"{path.name}.{os.getpid()}.{kind}" for kind in ("plain", "part"))
-    try:
-        with _environment(SMALLEST_CACHE):
+    with whole(path) as cog, _environment(SMALLEST_CACHE, sidecars=False):
+        plain = part(path.with_name(f"{path.name}.plain"))
+        try:
             _write_plain(plain, grid, rows, dtype=dtype, nodata=nodata, bands=bands, scale=scale, tags=tags)
             predictor = "FLOATING_POINT" if np.dtype(dtype).kind == "f" else "STANDARD"
             options = {"compress": "DEFLATE", "predictor": predictor, "blocksize": 512, "bigtiff": "IF_SAFER"}
-            copy_raster(plain, part, driver="COG", overview_resampling=overviews.upper(), **options)
-        part.replace(path)
-    finally:
-        plain.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
+            copy_raster(plain, cog, driver="COG", overview_resampling=overviews.upper(), **options)
+            with rasterio.open(cog) as written:  # GDAL says nothing of a last block for which the disk had no room
+                written.read(window=Window(grid.width - 1, grid.height - 1, 1, 1))
+        except (RasterioError, CPLE_BaseError, SystemError) as error:
+            raise DataError(f"{path} cannot be written ({error}): is there room on the disk?") from error
+        finally:
+            plain.unlink(missing_ok=True)
 
 
 def _write_plain(
@@ -351,11 +405,17 @@ def _names(path: Path, source: DatasetReader, bands: Sequence[str] | None, order
         if len(order) != source.count:
             raise DataError(f"{path} has {source.count} bands, but {len(order)} names are given: {', '.join(order)}")
         return tuple(order)
-    described = [name.strip() for name in source.descriptions if name and name.strip()]
-    if len(set(described)) == source.count:
+    described = [(name or "").strip() for name in source.descriptions]
+    if all(described) and len(set(described)) == source.count:
         return tuple(described)
     if bands is None:
         return tuple(f"band{number}" for number in source.indexes)
+    for number, name in enumerate(described):
+        if name in bands and source.count == len(bands) and bands.index(name) != number:
+            raise DataError(
+                f"{path} names only some of its bands, and band {number + 1} is {name}, where {bands[number]} is wanted: name "
+                "all in file order with --bands"
+            )
     if source.count == len(bands):
         log.warn(
             f"{path} does not name its bands: taken as {', '.join(bands)}, in this order; name them in the file if it is another"
@@ -374,6 +434,9 @@ def _opened(path: Path) -> Iterator[DatasetReader]:
     with _named(path, "opening"):
         source = rasterio.open(path)
     with source:
+        if not source.count:
+            inner = ", ".join(name.rpartition(":")[2] for name in source.subdatasets) or "none"
+            raise DataError(f"{path} holds no band itself (arrays in it: {inner}): store the one wanted as a GeoTIFF")
         yield source
 
 
@@ -398,6 +461,6 @@ def _named(path: Path, what: str) -> Iterator[None]:
         raise DataError(f"{path} cannot be read ({what}: {error}): copy or download it again") from error
 
 
-def _environment(cache: int) -> Any:
-    # a sidecar file of statistics beside somebody's scene would be a surprise
-    return rasterio.Env(GDAL_CACHEMAX=cache, GDAL_PAM_ENABLED="NO", GDAL_NUM_THREADS="1")
+def _environment(cache: int, *, sidecars: bool = True) -> Any:
+    """GDAL's settings. Sidecars (.aux.xml) hold nodata of JPEG 2000, names and CRS; what is written needs none."""
+    return rasterio.Env(GDAL_CACHEMAX=cache, GDAL_PAM_ENABLED="YES" if sidecars else "NO", GDAL_NUM_THREADS="1")

@@ -28,6 +28,7 @@ from l4s.scene.raster import (
     read_tags,
     reading,
     same_crs,
+    units,
     warping,
     write_cog,
 )
@@ -38,6 +39,7 @@ ROWS = 120  # of a strip; a tile's strip of 14 bands is 74 MB
 SATURATED = 65_535  # a special value of the format, no measurement
 DARKEST = 20.0  # no strip of a real image is darker everywhere; reflectance from 0 to 1 is
 NEAR = 1e-3  # pixels that corners may lie apart
+IN_METRES = [(1.0, 0.0, unit) for unit in ("", "m", "metre", "metres", "meter", "meters")]  # what a DEM may say
 SCENE = "scene"  # what the tag `KIND` of a converted scene says
 
 
@@ -177,7 +179,7 @@ def _extent(grid: Grid) -> str:
 
 
 def _ground(path: Path, grid: Grid) -> Scene:
-    """The band of elevation. Raises DataError where it is not known which, or where it does not cover `grid`."""
+    """The band of elevation. Raises DataError where it is not known which, not in metres, or does not cover `grid`."""
     scene = open_scene(path)
     if len(scene.bands) > 1 and "dem" not in scene.bands:
         raise DataError(f"{path} has {len(scene.bands)} bands, and none is called dem: give a raster of one band")
@@ -185,7 +187,12 @@ def _ground(path: Path, grid: Grid) -> Scene:
         scene = open_scene(path, ["dem"])
     if scene.grid.crs is None:
         raise DataError(f"{path} has no CRS, so where it lies is not known: give it one with `gdal_edit.py -a_srs`")
-    if not covers(scene.grid, grid):
+    if (meant := units(scene)) not in IN_METRES:
+        raise DataError(
+            f"{path} says that its heights are stored as scale {meant[0]:g}, offset {meant[1]:g}, unit {meant[2] or 'm'!r}, where "
+            "metres are wanted: `gdal_translate -unscale -ot Float32`, and multiply by the length of the unit"
+        )
+    if not covers(scene, grid):
         raise DataError(
             f"{path} covers {_extent(scene.grid)} in its CRS, which is not all of the scene: get a larger DEM"
         )

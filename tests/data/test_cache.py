@@ -3,6 +3,9 @@
 import json
 import multiprocessing
 import os
+import shutil
+import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,14 +53,15 @@ def test_values_are_standardised_float16(data, place):
     assert cache.moments.shape == (3, 3, 3) and cache.moments.dtype == np.float64
 
 
-def test_missing_values_become_the_mean_and_missing_masks_are_ignored(tmp_path, place):
+def test_missing_values_stay_missing_and_missing_masks_are_ignored(tmp_path, place):
     image = np.full((2, 2, 3), 10.0)
     image[0, 0] = np.nan
     image[1, 1] = 30.0
     write_images(tmp_path / "data", [image, image + 2])
     write_h5(tmp_path / "data" / "mask_2.h5", "mask", np.array([[0, 1], [255, 0]], np.uint8))
     cache = open_cache(patches_in(tmp_path / "data"), RGB, place)
-    assert (np.asarray(cache.images[:, :, 0, 0]) == 0).all() and (np.asarray(cache.images[:, :, 1, 1]) > 0).all()
+    assert np.isnan(cache.images[:, :, 0, 0]).all() and (np.asarray(cache.images[:, :, 1, 1]) > 0).all()
+    assert np.isnan(cache.images).sum() == 6
     assert cache.masks.tolist() == [[[255, 255], [255, 255]], [[0, 1], [255, 0]]]
     assert cache.labelled.tolist() == [False, True]
     assert cache.moments[0].tolist() == [[3] * 3] * 2
@@ -78,6 +82,18 @@ def test_a_second_opening_reads_no_patch(data, place, monkeypatch):
     assert (first.digest, first.mean.tolist()) == (again.digest, again.mean.tolist())
     with pytest.raises(ValueError, match="read-only"):
         again.images[0] = 0
+
+
+def test_others_may_read_it_and_what_killed_ones_left_goes(data, place):
+    before = os.umask(0o022)
+    try:
+        made = open_cache(patches_in(data), RGB, place).images.filename
+    finally:
+        os.umask(before)
+    assert Path(made).parent.stat().st_mode & 0o777 == 0o755
+    shutil.move(Path(made).parent, left := place / f".{Path(made).parent.name}.{socket.gethostname()}.{2**22 + 1}.part")
+    open_cache(patches_in(data), RGB, place)
+    assert not left.exists() and [path.name for path in place.iterdir()] == [Path(made).parent.name]
 
 
 CHANGES = {

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from data_factory import RGB, write_data, write_h5, write_images, write_split
@@ -11,7 +12,7 @@ from picture_factory import RGB as COLOURS
 from picture_factory import save, write_bijie
 
 from l4s.data.bands import Bands
-from l4s.data.domain import affine, open_domain, split
+from l4s.data.domain import affine, open_domain, split, standardised
 from l4s.data.patch import PatchRef
 from l4s.data.readers import find_patches, read_image
 from l4s.data.stats import constants
@@ -164,7 +165,7 @@ def seen(domain, mode, sources, blend=0.5):
     scale, shift = affine(domain, mode, sources, blend)
     assert scale.dtype == shift.dtype == np.float32
     assert scale.shape == shift.shape == (len(domain), len(domain.bands.names))
-    return np.asarray(domain.cache.images, np.float64) * scale[..., None, None] + shift[..., None, None]
+    return standardised(domain, np.arange(len(domain)), scale, shift).astype(np.float64)
 
 
 def normal(values, mean, std):
@@ -251,6 +252,33 @@ def test_patches_that_are_constant_or_empty_in_a_band_stay_finite(tmp_path):
     assert np.isfinite(values).all()
     close(values[0, 1], np.zeros((4, 4)))  # centred, not scaled
     close(values[1, 2], np.zeros((4, 4)))  # the mean of the domain, as under its own statistics
+
+
+@pytest.mark.parametrize("mode", ["separated", "source", "official", "patch"])
+def test_what_is_missing_stands_at_the_mean_whatever_the_statistics(data, mode):
+    path = data / "ValidData" / "img" / "image_2.h5"
+    with h5py.File(path) as file:
+        image = file["img"][:].astype(np.float64)
+    image[3:5] = np.nan
+    write_h5(path, "img", image)
+    by = {"subdomains": {"by": "cluster"}} if mode == "separated" else {}
+    away = opened(data, "away", DomainConfig(role="target", split="validation", **by))
+    rows = np.arange(len(away))
+    values = standardised(away, rows, *affine(away, mode, [opened(data)], 1.0))
+    missing = np.isnan(away.cache.images)
+    assert missing.sum() == 2 * 16 * 3 and missing[1, :, 3:5].all()
+    assert (values[missing] == 0).all() and (values[~missing] != 0).mean() > 0.99
+
+
+@pytest.mark.parametrize("blend", [0.25, 1.0])
+def test_a_patch_s_own_statistics_keep_the_bands_together_that_the_domain_shares(data, blend):
+    away = opened(data, "away", role="target", split="validation", share_stats=(("b4", "b2"),))
+    values = raw(away)
+    mean, std = values.mean((2, 3)), values.std((2, 3))
+    mean[:, [0, 2]] = values[:, [0, 2]].mean((1, 2, 3))[:, None]
+    std[:, [0, 2]] = values[:, [0, 2]].std((1, 2, 3))[:, None]
+    mean, std = blend * mean + (1 - blend) * away.stats.mean, blend * std + (1 - blend) * away.stats.std
+    close(seen(away, "patch", [], blend), normal(values, mean, std))
 
 
 @pytest.mark.parametrize("by", ["cluster", "region"])

@@ -11,7 +11,7 @@ from picture_factory import RGB, RGBD, SIZES, write_bijie, write_both
 from l4s.data import cache as cache_module
 from l4s.data.bands import Bands
 from l4s.data.cache import FORMAT, open_cache
-from l4s.data.domain import affine, open_domain
+from l4s.data.domain import affine, open_domain, standardised
 from l4s.data.readers import find_patches, read_image, read_mask
 from l4s.data.survey import survey_domain
 from l4s.errors import DataError
@@ -52,7 +52,7 @@ def test_what_the_cache_holds(data, tmp_path, fit):
         assert mask.shape == tuple(domain.shapes[row])
 
 
-def test_padding_is_the_mean_and_counts_nowhere(data, tmp_path):
+def test_padding_counts_nowhere(data, tmp_path):
     domain = opened(data, tmp_path, fit=PAD)
     pixels = [read_image(patch, RGBD).reshape(4, -1) for patch in domain.patches]
     assert domain.cache.moments[0].tolist() == [[each.shape[1]] * 4 for each in pixels]
@@ -61,7 +61,8 @@ def test_padding_is_the_mean_and_counts_nowhere(data, tmp_path):
     np.testing.assert_allclose(domain.cache.std, every.std(1), rtol=1e-4)
     for row, (height, width) in enumerate(domain.shapes.tolist()):
         image, mask = domain.cache.images[row], domain.cache.masks[row]
-        assert (image[:, height:] == 0).all() and (image[:, :, width:] == 0).all()
+        assert np.isnan(image[:, height:]).all() and np.isnan(image[:, :, width:]).all()
+        assert np.isfinite(image[:, :height, :width]).all()
         assert (mask[height:] == 255).all() and (mask[:, width:] == 255).all()
         np.testing.assert_array_equal(mask[:height, :width], domain.cache.mask(row))
     assert survey_domain(domain).nan == pytest.approx(0)
@@ -148,7 +149,10 @@ def test_patches_of_hdf5_are_fitted_too(tmp_path):
     for fit in (RESIZE, PAD):
         config = DomainConfig(role="source", split=".", fit=fit)
         domain = open_domain("d", config, H5, folder, tmp_path / "cache")
-        assert np.isfinite(domain.cache.images).all()
+        for mode in ("separated", "patch", "official"):
+            scale, shift = affine(domain, mode, [domain], 1.0)
+            seen = standardised(domain, np.arange(len(domain)), scale, shift)
+            np.testing.assert_array_equal(seen == 0, np.isnan(domain.cache.images))  # padding stands at the mean
         assert domain.shapes.tolist() == [list(size) for size in SIZES]
 
 

@@ -318,9 +318,7 @@ def test_what_a_killed_conversion_leaves_is_no_data(folder, tmp_path, monkeypatc
     root = tmp_path / "data"
     with monkeypatch.context() as patch:
         patch.setattr(rundir, "reached", stop)
-        patch.setattr(
-            "l4s.sar.manifest.shutil.rmtree", lambda *_, **__: None
-        )  # a process that is killed clears nothing
+        patch.setattr("l4s.files.shutil.rmtree", lambda *_, **__: None)  # a process that is killed clears nothing
         with pytest.raises(KeyboardInterrupt):
             convert(folder, root / "hokkaido")
     assert list(root.rglob("image_1.h5"))
@@ -328,7 +326,7 @@ def test_what_a_killed_conversion_leaves_is_no_data(folder, tmp_path, monkeypatc
         with pytest.raises(DataError):
             find_patches(root, split)
     convert(folder, root / "hokkaido")
-    assert len(find_patches(root, "hokkaido")) == 3
+    assert len(find_patches(root, "hokkaido")) == 3 and [path.name for path in root.iterdir()] == ["hokkaido"]
 
 
 def test_the_folder_may_be_the_one_that_one_stands_in(folder, tmp_path, monkeypatch):

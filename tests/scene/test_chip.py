@@ -2,10 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import rasterio
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +20,10 @@ from vector_factory import pixel_box, write_mask, write_vector
 from l4s import rundir
 from l4s.cli import app
 from l4s.data.bands import Bands
+from l4s.data.domain import open_domain
 from l4s.data.readers import find_patches, read_image, read_mask
 from l4s.errors import DataError
+from l4s.recipe import DomainConfig
 from l4s.scene.chip import Cut, cut_chips
 from l4s.scene.labels import reading_labels
 from l4s.scene.manifest import read_manifest
@@ -193,6 +197,70 @@ def test_mask_rasters(tmp_path):
     np.testing.assert_array_equal(found["1"][0], image[:, :, :16])  # a pixel without a label keeps its values
 
 
+def test_what_a_mask_s_own_mask_leaves_out_is_not_labelled(tmp_path):
+    random_scene(tmp_path / "s.tif", 16, 32)
+    truth = np.zeros((16, 32), np.uint8)
+    truth[4:8] = 1
+    write_scene(tmp_path / "m.tif", truth[None], ("m",))
+    known = np.full((16, 32), 255, np.uint8)
+    known[:, 20:] = 0
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(tmp_path / "m.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as target,
+    ):
+        target.write_mask(known)
+    cut_chips(tmp_path / "s.tif", tmp_path / "m.tif", tmp_path / "out", Cut(16, 16))
+    found = chips_of(tmp_path / "out")
+    np.testing.assert_array_equal(found["1"][1], truth[:, :16])
+    np.testing.assert_array_equal(found["2"][1], np.where(known[:, 16:], truth[:, 16:], 255))
+
+
+def test_chips_of_bands_in_another_order_are_refused(tmp_path):
+    random_scene(tmp_path / "s.tif", 16, 16)
+    write_vector(tmp_path / "l.gpkg", [pixel_box(2, 2, 9, 9)])
+    cut_chips(tmp_path / "s.tif", tmp_path / "l.gpkg", tmp_path / "out", Cut(16, 16))
+
+    def opened(*file):
+        bands = Bands(file=file, rgb=file)
+        return open_domain("d", DomainConfig(role="target", split="train"), bands, tmp_path / "out", tmp_path / "cache")
+
+    assert len(opened(*BANDS)) == 1 and len(opened("red", "green", "blue")) == 1  # what others call them
+    with pytest.raises(DataError, match="domain d: .* cut from a scene with the bands b4, b3, b2, in this order"):
+        opened(*reversed(BANDS))
+
+
+def test_a_crs_that_labels_get_later_changes_what_they_are(tmp_path):
+    random_scene(tmp_path / "s.tif", 16, 16)
+    arguments = (tmp_path / "s.tif", write_vector(tmp_path / "l.shp", [pixel_box(2, 2, 9, 9)]), tmp_path / "out")
+    known = (tmp_path / "l.prj").read_text()
+    (tmp_path / "l.prj").unlink()
+    cut_chips(*arguments, Cut(16, 16))
+    (tmp_path / "l.prj").write_text(known)
+    with pytest.raises(DataError, match="out is there and was not made of these files"):
+        cut_chips(*arguments, Cut(16, 16))
+
+
+def test_chips_in_the_folder_one_stands_in(tmp_path, monkeypatch):
+    random_scene(tmp_path / "s.tif", 16, 16)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    made = cut_chips(tmp_path / "s.tif", None, Path(), Cut(16, 16))
+    assert made.manifest.folder == tmp_path / "here" and made.manifest.image("1").is_file()
+
+
+def test_chips_that_another_process_made_meanwhile_stay(tmp_path, monkeypatch):
+    random_scene(tmp_path / "s.tif", 16, 16)
+    arguments = (tmp_path / "s.tif", None, tmp_path / "out", Cut(16, 16))
+
+    def first(point):
+        monkeypatch.undo()
+        assert cut_chips(*arguments).dropped == {}
+
+    monkeypatch.setattr(rundir, "reached", first)
+    assert cut_chips(*arguments).dropped is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "s.tif"]
+
+
 def test_nodata_of_a_mask_is_no_background_unless_it_is_zero(tmp_path):
     random_scene(tmp_path / "s.tif", 16, 16)
     values = np.zeros((1, 16, 16), np.float32)
@@ -359,12 +427,10 @@ def test_the_same_again_stays_and_another_is_refused(tmp_path, monkeypatch):
         patch.setattr(rundir, "reached", stop)
         with pytest.raises(KeyboardInterrupt, match="chip.manifest"):
             cut_chips(*arguments)
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
-    (tmp_path / "out.part/TrainData/img").mkdir(parents=True)  # of one that was killed
-    (tmp_path / "out.part/TrainData/img/image_9.h5").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["l.gpkg", "s.tif"]
     cut_chips(*arguments)
     files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert len(files) == 5 and not (tmp_path / "out.part").exists()
+    assert len(files) == 5 and sorted(path.name for path in tmp_path.iterdir()) == ["l.gpkg", "out", "s.tif"]
     times = [path.stat().st_mtime_ns for path in files]
     assert cut_chips(*arguments).dropped is None
     assert [path.stat().st_mtime_ns for path in files] == times

@@ -19,7 +19,7 @@ from l4s.member import trained_member
 from l4s.plan import read_plan
 from l4s.rundir import RunDir
 from l4s.scene import job
-from l4s.scene.job import SceneUse, read_shard
+from l4s.scene.job import SceneUse, decide, read_shard
 from l4s.scene.parts import mask_of
 from l4s.scene.predict import predict_scene
 from l4s.scene.raster import Reader, open_scene, read_tags
@@ -361,6 +361,17 @@ def test_adabn_is_refused(scene_run, tmp_path):
     scene = write_scene(tmp_path / "s.tif", noise())
     with pytest.raises(RunError, match=r"member a adapts its BatchNorm .*--set member.a.adabn=false"):
         predict_scene(run, scene.path, tmp_path / "o.tif", CPU, SceneUse())
+
+
+def test_windows_of_another_size_than_a_swin_is_built_for_are_refused(scene_run, tmp_path):
+    swin = {"name": "unet", "encoder": "tu-swin_tiny_patch4_window7_224", "size": 64}
+    run = changed_run(scene_run, tmp_path / "run", model=swin, train={"scale": {"factor": 4.0}})
+    scene = write_scene(tmp_path / "s.tif", noise())
+    assert decide(run, scene.path, CPU, SceneUse()).window == 16
+    with pytest.raises(
+        RunError, match="windows of 32 pixels reach member a with 128, but it is built for 64.*--window 16"
+    ):
+        decide(run, scene.path, CPU, SceneUse(window=32))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,10 @@
 """Scenes on disk: bands by name, what is valid, and rasters that are written whole or not at all."""
 
+import socket
+import subprocess
+import sys
+
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -9,6 +14,7 @@ from l4s.errors import DataError
 from l4s.scene.raster import Grid, open_scene, read_tags, reading, write_cog
 
 RNG = np.random.default_rng(0)
+NOBODY = 2**22 + 1  # no process has this number
 
 
 def windows(scene, *window):
@@ -159,21 +165,118 @@ def test_strips_that_do_not_fill_the_grid_leave_nothing(tmp_path, strip):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_equal_rasters_are_equal_bytes_and_unfinished_files_lie_where_they_are_told_to(tmp_path):
+def test_equal_rasters_are_equal_bytes_and_what_killed_processes_left_goes(tmp_path):
     image = RNG.integers(0, 255, (1, 30, 40)).astype(np.uint8)
     grid, about = Grid(30, 40, "EPSG:32654", NORTH_UP), {"dtype": "uint8", "nodata": 255, "bands": ["x"]}
-    (tmp_path / "work").mkdir()
+    left = [f"b.tif{kind}.{socket.gethostname()}.{NOBODY}.part" for kind in ("", ".plain")]
+    for name in left:
+        (tmp_path / name).touch()
 
     def watched():
         yield image[:, :10]
-        assert [path.name for path in tmp_path.iterdir() if path.name.startswith("b.")] == []
-        assert len(list((tmp_path / "work").iterdir())) == 1
+        assert not (tmp_path / "b.tif").exists() and not any((tmp_path / name).exists() for name in left)
         yield image[:, 10:]
 
     write_cog(tmp_path / "a.tif", grid, [image], **about)
-    write_cog(tmp_path / "b.tif", grid, watched(), work=tmp_path / "work", **about)
+    write_cog(tmp_path / "b.tif", grid, watched(), **about)
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
-    assert list((tmp_path / "work").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+
+
+@pytest.mark.parametrize("room", [300_000, 550_000])
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, room):
+    """Too little room for the plain file, or for the COG only; in a process of its own, whose files may not grow further."""
+    code = """
+import resource, signal, sys
+import numpy as np
+from pathlib import Path
+from l4s.errors import DataError
+from l4s.scene.raster import Grid, write_cog
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+image = np.random.default_rng(0).integers(0, 255, (1, 700, 700)).astype(np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+try:
+    write_cog(Path(sys.argv[1]), Grid(700, 700, None, (1, 0, 0, 0, -1, 0)), [image], dtype="uint8", nodata=None, bands=["x"])
+except DataError as error:
+    print(error)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "o.tif", str(room)], capture_output=True, text=True, check=True
+    )
+    assert "o.tif cannot be written (" in ended.stdout and "is there room on the disk?" in ended.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_sidecar_says_counts(tmp_path):
+    image = RNG.integers(1, 200, (1, 64, 64)).astype(np.uint8)
+    image[0, :, :32] = 0
+    with rasterio.open(tmp_path / "s.png", "w", driver="PNG", height=64, width=64, count=1, dtype="uint8") as target:
+        target.write(image)
+    bare = open_scene(tmp_path / "s.png")
+    assert (bare.nodata, bare.grid.crs) == (None, None)
+    (tmp_path / "s.png.aux.xml").write_text(
+        "<PAMDataset><SRS>EPSG:32654</SRS><GeoTransform>500000, 10, 0, 4700000, 0, -10</GeoTransform>"
+        '<PAMRasterBand band="1"><Description>b4</Description><NoDataValue>0</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    scene = open_scene(tmp_path / "s.png")
+    assert (scene.nodata, scene.bands, scene.grid.transform) == (0, ("b4",), (10, 0, 500000, 0, -10, 4700000))
+    assert rasterio.crs.CRS.from_wkt(scene.grid.crs).to_epsg() == 32654 and scene.identity != bare.identity
+    assert windows(scene)[1].tolist() == (image[0] > 0).tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.png", "s.png.aux.xml"]  # looking adds none
+
+
+def mosaic(path, tiles):
+    """Tiles of 4 x 4 pixels, one band each, as gdalbuildvrt -separate makes a scene of them."""
+    bands = [
+        f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename relativeToVRT="1">{tile.name}'
+        f"</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, (tile, kind) in enumerate(tiles.items(), start=1)
+    ]
+    path.write_text(f'<VRTDataset rasterXSize="4" rasterYSize="4">{"".join(bands)}</VRTDataset>')
+    return path
+
+
+def test_a_mosaic_of_several_types_and_what_its_identity_sees(tmp_path):
+    low, high = np.full((1, 4, 4), 7, np.uint16), np.full((1, 4, 4), 0.5, np.float32)
+    tiles = {plain(tmp_path / "a.tif", low): "UInt16", plain(tmp_path / "b.tif", high): "Float32"}
+    scene = open_scene(mosaic(tmp_path / "s.vrt", tiles), ["b4", "dem"])
+    assert scene.dtype == "float32" and windows(scene)[0][:, 0, 0].tolist() == [7, 0.5]
+    with reading(scene) as reader:
+        assert reader.small(0, 0, 4, 4, (2, 2))[0][:, 0, 0].tolist() == [7, 0.5]
+    before = scene.identity
+    (tmp_path / "s.vrt.aux.xml").write_text("<PAMDataset></PAMDataset>")
+    (tmp_path / "a.tif.ovr").touch()
+    assert open_scene(scene.path, ["b4", "dem"]).identity == before  # statistics and overviews
+    plain(tmp_path / "a.tif", low + 200)
+    assert open_scene(scene.path, ["b4", "dem"]).identity != before
+
+
+def test_a_world_file_is_part_of_the_identity(tmp_path):
+    with rasterio.open(tmp_path / "s.tif", "w", driver="GTiff", height=2, width=2, count=1, dtype="uint8") as target:
+        target.write(np.ones((1, 2, 2), np.uint8))
+    found = []
+    for left in (500000, 600000):
+        (tmp_path / "s.tfw").write_text(f"10\n0\n0\n-10\n{left}\n4700000\n")
+        found.append(open_scene(tmp_path / "s.tif").identity)
+    assert found[0] != found[1]
+
+
+def test_a_file_that_names_some_of_its_bands(tmp_path, capsys):
+    plain(tmp_path / "s.tif", RNG.integers(1, 9, (3, 2, 2)).astype(np.uint8))
+    with rasterio.open(tmp_path / "s.tif", "r+") as target:
+        target.set_band_description(2, "b2")
+    with pytest.raises(DataError, match="names only some of its bands, and band 2 is b2, where b3 is wanted"):
+        open_scene(tmp_path / "s.tif", ["b4", "b3", "b2"])
+    assert open_scene(tmp_path / "s.tif", ["b4", "b2", "b3"]).index == (1, 2, 3)
+    assert "does not name its bands" in capsys.readouterr().err
+    assert open_scene(tmp_path / "s.tif", ["b4", "b3", "b2"], ["b4", "b3", "b2"]).index == (1, 2, 3)
+
+
+def test_a_file_of_arrays_is_no_scene(tmp_path):
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["img"], file["other"] = np.ones((8, 8)), np.ones((8, 8))
+    with pytest.raises(DataError, match=r"s\.h5 (holds no band itself|cannot be read)"):
+        open_scene(tmp_path / "s.h5")
 
 
 def test_grids_of_windows_and_of_coarser_pixels():

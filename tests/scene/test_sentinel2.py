@@ -8,6 +8,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.warp import transform as transform_points
+from rasterio.warp import transform_bounds
 from scene_factory import NORTH_UP, UTM54, write_scene
 
 from l4s.data.bands import L4S_BANDS
@@ -15,7 +16,7 @@ from l4s.data.spectra import IMG_MEAN, METRES
 from l4s.errors import DataError, RecipeError
 from l4s.scene import product, sentinel2
 from l4s.scene.product import band_of, find_metadata, find_product, read_metadata
-from l4s.scene.raster import open_scene, reading
+from l4s.scene.raster import Grid, covers, open_scene, reading
 from l4s.scene.resample import enlarge, horn
 from l4s.scene.sentinel2 import convert
 
@@ -483,6 +484,35 @@ def test_a_dem_must_cover_the_scene_and_say_where_it_lies(tmp_path, safe):
     write_scene(tmp_path / "two.tif", np.ones((2, H, W), np.float32), ("aspect", "height"))
     with pytest.raises(DataError, match="has 2 bands, and none is called dem"):
         convert([safe], tmp_path / "two.tif", tmp_path / "out.tif")
+
+
+@pytest.mark.parametrize("about", [{"scales": (0.1,)}, {"offsets": (-100.0,)}, {"units": ("ft",)}])
+def test_heights_that_are_not_stored_in_metres_are_refused(tmp_path, safe, dem, about):
+    with rasterio.open(dem, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as target:
+        for key, value in about.items():
+            setattr(target, key, value)
+    with pytest.raises(
+        DataError, match=r"dem.tif says that its heights are stored as scale .* where metres are wanted"
+    ):
+        convert([safe], dem, tmp_path / "out.tif")
+
+
+def test_heights_in_metres_may_say_so(tmp_path, safe, dem):
+    with rasterio.open(dem, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as target:
+        target.units = ("Metre",)
+    assert convert([safe], dem, tmp_path / "out.tif").valid == 1
+
+
+def test_a_dem_in_degrees_does_not_cover_a_scene_across_the_date_line(tmp_path):
+    grid = Grid(H, W, "EPSG:32601", (10.0, 0.0, 165_800.0, 0.0, -10.0, 10_000.0))
+    assert transform_bounds(grid.crs, "EPSG:4326", *grid.bounds)[0] > 179
+    heights = np.ones((1, 4, 4), np.float32)
+    both = write_scene(tmp_path / "d.tif", heights, ("dem",), crs="EPSG:4326", transform=(1.0, 0, 178, 0, -1.0, 2.0))
+    with pytest.raises(DataError, match=r"lies across the date line.*d.tif jump: warp it to the scene's CRS"):
+        covers(both, grid)
+    local = write_scene(tmp_path / "l.tif", heights, ("dem",), crs='LOCAL_CS["site",UNIT["metre",1]]')
+    with pytest.raises(DataError, match=r"l.tif has a CRS that the scene's cannot be brought to .*: warp it"):
+        covers(local, grid)
 
 
 def test_the_sea_is_no_gap_in_a_dem_of_unsigned_heights(tmp_path, safe):
