@@ -68,9 +68,11 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
     members = plan.groups(number)[find_group(plan, number, use.group)]
     like = like_whom(plan, members, use.like)
     domain = open_images(plan, like, images, use.split, machine, as_it=use.like is not None)
-    affines = {member.name: affine_of(plan, domain, member, use.normalise, use.like) for member in members}
+    read = {member.name: first for member in members if (first := plan.feature_member(member))}
+    asked = {member.name: member for member in (*read.values(), *members)}
+    affines = {name: affine_of(plan, domain, member, use.normalise, use.like) for name, member in asked.items()}
     # to the layers with statistics by domain, images like nothing are like a target that took no part in training
-    norms = {member.name: norm_row(plan.recipe, member, number, use.like or "") for member in members}
+    norms = {name: norm_row(plan.recipe, member, number, use.like or "") for name, member in asked.items()}
     key = _key(plan, number, members, domain, affines, norms, tta)
     if out.exists():
         return _kept(out, key)
@@ -78,12 +80,10 @@ def predict_images(run: Path, images: Path, out: Path, machine: Machine, use: Us
     log.info(f"round {number}, {len(members)} members, {len(domain)} patches, tta {tta}")
     parts = out.with_name(out.name + ".members")
     views = {name: View(domain, domain.predicted, *pair, norms[name]) for name, pair in affines.items()}
-    embedded: dict[str, np.ndarray] = {}
-    for member in members:
-        if first := plan.feature_member(member):
-            if first.name not in embedded:
-                embedded[first.name] = _embeddings(engine, plan, number, first, domain, use, parts)
-            views[member.name] = replace(views[member.name], embeddings=embedded[first.name])
+    firsts = {first.name: first for first in read.values()}
+    embedded = {n: _embeddings(engine, plan, number, first, views[n], parts) for n, first in firsts.items()}
+    for name, first in read.items():
+        views[name] = replace(views[name], embeddings=embedded[first.name])
     made = [_predict(engine, plan, number, member, views[member.name], parts, cast(Tta, tta)) for member in members]
     if engine.main:
         ensemble(made, out, fingerprint=key, weights=plan.weights(members))
@@ -126,16 +126,12 @@ def _predict(engine: Engine, plan: Plan, number: int, member: Member, view: View
     return predict(engine, task, models, view, out, member=member.name, fingerprint="", tta=tta, batch=batch)
 
 
-def _embeddings(
-    engine: Engine, plan: Plan, number: int, first: Member, domain: Domain, use: Use, folder: Path
-) -> np.ndarray:
+def _embeddings(engine: Engine, plan: Plan, number: int, first: Member, view: View, folder: Path) -> np.ndarray:
     """What a member whose embeddings others read says of the new images; a file that lies there is of others."""
     path = folder / f"{first.name}.npy"
     if engine.main:
         files = weights(plan.run.member(number, first.name))[:1]
         (model,) = trained_member(plan.recipe, first, number, files, engine)
-        row = norm_row(plan.recipe, first, number, use.like or "")
-        view = View(domain, domain.predicted, *affine_of(plan, domain, first, use.normalise, use.like), row)
         embed(engine, model, view, path, plan.recipe.predict.batch)
     engine.wait()
     return open_embeddings(path)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,7 +219,7 @@ def train_step(
     for micro in range(train.accumulate):
         batch = next(stream).to(engine.device)
         with engine.silent(model, quiet=micro + 1 < train.accumulate):
-            with engine.autocast():
+            with engine.autocast(), _enough_values(job.name):
                 terms = job.task.loss(model, batch, at)
             torch.autograd.backward(terms["loss"] / train.accumulate)
         total = {k: v.detach() / train.accumulate + total.get(k, 0.0) for k, v in terms.items()}
@@ -230,6 +231,19 @@ def train_step(
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return total
+
+
+@contextmanager
+def _enough_values(name: str) -> Iterator[None]:
+    """Torch's refusal of a batch of which BatchNorm sees one value a channel, as of one pooled patch."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RunError(
+            f"{name}: a batch holds too little for BatchNorm ({error}): enlarge train.batch, lower train.accumulate"
+        ) from error
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, train: Train, step: int) -> None:
@@ -332,10 +346,10 @@ def _refuse_uneven(job: Job, steps: Steps, world: int) -> None:
             f"accumulate {job.train.accumulate}: choose another number of processes, or change train.batch"
         )
     least = min(count for count in steps.counts if count) // parts
-    if world > 1 and 0 < least < FEW_ROWS:
+    if parts > 1 and 0 < least < FEW_ROWS:
         log.warn(
-            f"{job.name}: BatchNorm and the losses see {least} row(s) of a kind at a time, for each process by itself: "
-            "enlarge train.batch, or take fewer processes"
+            f"{job.name}: BatchNorm and the losses see {least} row(s) of a kind at a time, for each process and accumulated "
+            "part by itself: enlarge train.batch, or take fewer of them"
         )
 
 

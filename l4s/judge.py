@@ -1,5 +1,6 @@
 """How good a member or an ensemble is on the held-out sources: scores from files, never from the loop."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from l4s.errors import RunError
 from l4s.experiment import Experiment
 from l4s.inputs import view_of
 from l4s.load import Member
-from l4s.metrics import CODES, accuracy_of, average_precision, best_threshold, cross_entropy, scores_at
+from l4s.metrics import CODE_VALUES, CODES, accuracy_of, average_precision, best_threshold, cross_entropy, scores_at
 from l4s.predict import predict
 from l4s.score import value_counts
 from l4s.tasks import build_task
@@ -50,18 +51,20 @@ def heldout_scores(x: Experiment, member: Member, number: int, model: nn.Module,
     return {name: value for name, value in wanted.items() if name in ("f1", train.keep_by, train.stop_by)}
 
 
-def heldout_thresholds(x: Experiment, folder: Path) -> dict[str, float]:
+def heldout_thresholds(x: Experiment, members: Sequence[Member], folder: Path) -> dict[str, float]:
     """Where the F1 of a member or an ensemble, pooled over the held-out patches of its sources, is highest.
 
     Args:
+        members: the one, or those of the ensemble: what they did not train on holds nothing out for them.
         folder: the member's or the ensemble's, whose files of probabilities are looked at.
 
     Returns:
         By test-time augmentation; none where no source holds out a landslide, or where values are only ordered.
     """
     counts: dict[str, np.ndarray] = {}
-    for domain in x.predicted():
-        truth = truth_of(domain) if domain.config.role == "source" else None
+    sources = {domain.name for member in members for domain in x.source(member)}
+    for domain in x.predicted(*members):
+        truth = truth_of(domain) if domain.name in sources else None
         for tta in x.plan.tta(domain.name) if truth else ():
             path = x.run.probs(folder, domain.name, tta)
             if not path.is_file():
@@ -69,4 +72,6 @@ def heldout_thresholds(x: Experiment, folder: Path) -> dict[str, float]:
             probs = open_probs(path)
             if truth and probs.kind == "probability" and comparable(domain, probs):
                 counts[tta] = counts.get(tta, 0) + value_counts(probs, truth)
-    return {tta: best_threshold(found)[0] for tta, found in counts.items() if found[1].any()}
+    # 0 and 1 cut nothing: where the best is 1, since float16 knows nothing between, the number before it is taken
+    least, most = CODE_VALUES[1], CODE_VALUES[-2]
+    return {tta: min(max(best_threshold(found)[0], least), most) for tta, found in counts.items() if found[1].any()}

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from l4s.consistency import check_recipe
 from l4s.errors import RecipeError, did_you_mean
 from l4s.files import read_json
-from l4s.overrides import DEFAULTS, Table, assign, override
+from l4s.overrides import DEFAULTS, Table, assign, check_read, override
 from l4s.recipe import MemberConfig, Recipe
 from l4s.rundir import CONFIG, COPY
 
@@ -85,13 +85,19 @@ def load_cells(path_or_name: str | Path, overrides: Sequence[str] = ()) -> dict[
     """The recipe of each cell of `[sweep]` by cell name; one cell named "" where nothing is swept.
 
     Raises:
-        RecipeError: as `load_recipe`; a swept key lists no values, or two cells would have one name.
+        RecipeError: as `load_recipe`; a swept key lists no values or has no effect, or two cells are one or would have one name.
     """
     path = find_recipe(str(path_or_name))
     table = _read(path, overrides)
     sweep = parse_recipe(copy.deepcopy(table), str(path)).sweep
     table.pop("sweep", None)
     named = {axis for axis, choices in sweep.items() if isinstance(choices, Mapping)}
+    for axis, choices in sweep.items():
+        inside = (
+            dict.fromkeys(key for own in choices.values() for key in own) if isinstance(choices, Mapping) else [axis]
+        )
+        for key in inside:
+            check_read(table, key, f"{path}: [sweep]")
     cells: dict[str, Recipe] = {}
     for axes in _cells(sweep, f"{path}: sweep"):
         cell = copy.deepcopy(table)
@@ -103,6 +109,10 @@ def load_cells(path_or_name: str | Path, overrides: Sequence[str] = ()) -> dict[
         if name in cells:
             raise RecipeError(f"{path}: sweep has two cells called {name!r}: list values whose names differ")
         cells[name] = parse_recipe(cell, str(path))
+        if equal := [other for other in cells if other != name and cells[other] == cells[name]]:
+            raise RecipeError(
+                f"{path}: sweep has the cells {equal[0]!r} and {name!r}, which are the same recipe: leave one out"
+            )
     return cells
 
 

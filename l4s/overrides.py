@@ -28,7 +28,9 @@ def override(table: Table, overrides: Sequence[str]) -> None:
         assign(table, key.strip(), _value(text.strip()))
     _check_named(table, there)
     for each in overrides:
-        _check_read(table, each.partition("=")[0].strip())
+        key = each.partition("=")[0].strip()
+        _check_swept(table, key)
+        check_read(table, key, "--set")
 
 
 def _check_named(table: Table, there: Collection[str]) -> None:
@@ -41,16 +43,30 @@ def _check_named(table: Table, there: Collection[str]) -> None:
             raise RecipeError(f"--set: there is no member {name!r}{told}")
 
 
-def _check_read(table: Table, key: str) -> None:
-    """An override is not read where every cell of a sweep, or a member or its grid, says something else."""
+def _check_swept(table: Table, key: str) -> None:
+    """An override is not read where every cell of a sweep says something else."""
     axes = table.get("sweep", {})
     if key in axes or any(cells and all(key in cell for cell in cells.values()) for cells in _named_cells(axes)):
         raise RecipeError(f"--set {key} has no effect: every cell of [sweep] sets it; --set 'sweep={{}}' drops them")
+
+
+def check_read(table: Table, key: str, who: str) -> None:
+    """A value is not read where a member, its grid, or every round says something else.
+
+    Args:
+        table: a recipe, as read from TOML.
+        who: sets the value, for messages.
+
+    Raises:
+        RecipeError: it would have no effect.
+    """
     members = _members(table)
     kind, _, rest = key.partition(".")
     name, _, inside = rest.partition(".")
     if kind == "member" and inside in _grid(members.get(name, {})):
-        raise RecipeError(f"--set {key} has no effect: the grid lists its values; {_change(name, '.grid')} changes it")
+        raise RecipeError(f"{who} {key} has no effect: the grid lists its values; {_change(name, '.grid')} changes it")
+    if key == "train.steps" and _sets_steps(table):
+        raise RecipeError(f"{who} {key} has no effect: every [[round]] sets steps, round 0 too; change those")
     if key == "train" or kind not in DEFAULTS:
         return
     listed = [name for name, member in members.items() if key in _grid(member)]
@@ -60,8 +76,16 @@ def _check_read(table: Table, key: str) -> None:
     change = _change(own[0], ".grid" if listed else f".{key}")
     told = f"{', '.join(own)} set {key} for themselves ({change} changes one)"
     if len(own) == len(members):
-        raise RecipeError(f"--set {key} has no effect: {told}")
-    log.warn(f"--set {key} changes some members only: {told}")
+        raise RecipeError(f"{who} {key} has no effect: {told}")
+    log.warn(f"{who} {key} changes some members only: {told}")
+
+
+def _sets_steps(table: Table) -> bool:
+    """Does every round say for how many steps it trains?"""
+    listed = table.get("round")
+    own = [each for each in listed if isinstance(each, dict) and "steps" in each] if isinstance(listed, list) else []
+    rounds = table.get("rounds", 0)
+    return bool(own) and isinstance(rounds, int) and {each.get("round") for each in own} >= set(range(rounds + 1))
 
 
 def _check_grids(table: Table) -> None:

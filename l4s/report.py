@@ -160,13 +160,17 @@ def _rows(x: Experiment) -> list[Row]:
 def _heldout(x: Experiment) -> dict[tuple[int, str], dict[str, float]]:
     """The thresholds that each member and ensemble of each round would have chosen on the held-out sources."""
     numbers = range(x.recipe.rounds + 1)
-    return {(n, about["name"]): heldout_thresholds(x, folder) for n in numbers for about, folder in _makers(x, n)}
+    return {
+        (n, about["name"]): heldout_thresholds(x, members, folder)
+        for n in numbers
+        for about, members, folder in _makers(x, n)
+    }
 
 
 def _files(x: Experiment, domain: Domain) -> Iterator[tuple[Row, Path]]:
     """Files of a domain's probabilities that exist, and what they are; by round, members before ensembles."""
     for number in range(x.recipe.rounds + 1):
-        for about, folder in _makers(x, number):
+        for about, _, folder in _makers(x, number):
             for tta in x.plan.tta(domain.name):
                 path = x.run.probs(folder, domain.name, tta)
                 if path.is_file():
@@ -174,15 +178,15 @@ def _files(x: Experiment, domain: Domain) -> Iterator[tuple[Row, Path]]:
                     yield about | where, path
 
 
-def _makers(x: Experiment, number: int) -> Iterator[tuple[Row, Path]]:
-    """Who predicts in a round, and where: its members and their ensembles."""
+def _makers(x: Experiment, number: int) -> Iterator[tuple[Row, Sequence[Member], Path]]:
+    """Who predicts in a round, of whom, and where: its members and their ensembles."""
     members = x.trained(number)
     for member in members:
         about = {"kind": "member", "name": member.name, "base": _base(member), "seed": member.config.seed}
-        yield about, x.run.member(number, member.name)
-    for group in x.plan.grouped(members):
+        yield about, [member], x.run.member(number, member.name)
+    for group, averaged in x.plan.grouped(members).items():
         folder = x.run.ensemble(number, group)
-        yield {"kind": "ensemble", "name": folder.name}, folder
+        yield {"kind": "ensemble", "name": folder.name}, averaged, folder
 
 
 def _base(member: Member) -> str:

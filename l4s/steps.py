@@ -184,7 +184,7 @@ def run_ensemble(x: Experiment, number: int, only: str | None = None) -> None:
         if x.engine.main:
             table = x.plan.weights(members) or {member.name: 1.0 for member in members}
             write_json(folder / "weights.json", table)
-            write_json(x.run.heldout(number, group), heldout_thresholds(x, folder))
+            write_json(x.run.heldout(number, group), heldout_thresholds(x, members, folder))
             rundir.finish(folder, fingerprint(table))
         x.engine.wait()
 

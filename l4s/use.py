@@ -127,7 +127,8 @@ def learnt_mode(plan: Plan, member: Member, asked: str | None) -> Normalise:
 
 def _stored(plan: Plan, name: str, like: Domain) -> Domain:
     """A source of the run, of which only the moments are known."""
-    return replace(like, name=name, cache=replace(like.cache, moments=stored_moments(plan, name)[:, None]))
+    cache = replace(like.cache, moments=stored_moments(plan, name)[:, None])
+    return replace(like, name=name, config=plan.recipe.domain[name], cache=cache)
 
 
 def stored_moments(plan: Plan, name: str) -> np.ndarray:

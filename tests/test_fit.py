@@ -330,3 +330,21 @@ def test_lines_beyond_a_step_are_dropped_and_so_are_broken_ones(tmp_path):
 def test_seeds_of_steps_and_ranks_differ():
     seeds = {module._mix(seed, step, rank) for seed in range(3) for step in range(20) for rank in range(3)}
     assert len(seeds) == 180 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+class Pooled(nn.Module):
+    """A network whose BatchNorm sees one value a channel of each patch."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1)
+
+    def forward(self, image):
+        return Output(self.head(image + self.norm(image.mean((2, 3), keepdim=True))), {})
+
+
+def test_a_batch_that_is_too_small_for_batchnorm_is_told(home, engine, tmp_path, capsys):
+    asked = replace(job(home, tmp_path, accumulate=4), model=Pooled())
+    with pytest.raises(RunError, match=r"a batch holds too little for BatchNorm .*lower train.accumulate"):
+        fit(engine, asked)
+    assert "BatchNorm and the losses see 1 row(s) of a kind at a time" in " ".join(capsys.readouterr().err.split())

@@ -327,6 +327,7 @@ def test_without_a_sweep_there_is_one_cell(tmp_path):
         ("'domain.away.split' = ['a/b', 'a b']", "two cells called 'split-a-b'"),
         ("way = { a = { nrom = 'domain' } }", "there is no key 'nrom', did you mean 'norm'"),
         ("way = {}", "sweep: way lists no values"),
+        ("way = { a = {}, b = { normalise = 'separated' } }", "the cells 'a' and 'b', which are the same recipe"),
     ],
 )
 def test_a_wrong_sweep_fails_when_it_is_loaded(tmp_path, line, message):
@@ -593,6 +594,33 @@ def test_members_that_cannot_be_averaged_are_told_before_they_are_trained(tmp_pa
     ):
         check_builders(load(tmp_path, *lines, text=text))
     check_builders(load(tmp_path, *lines, "ensemble = 'b'", text=text))
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "message"),
+    [
+        (["train = { steps = 7 }"], "train.steps", "a set train.steps for themselves"),
+        (["grid = { seed = [0, 1] }"], "member.a.seed", "the grid lists its values"),
+        (
+            ["[[round]]\nround = 0\nsteps = 3", "[[round]]\nround = 1\nsteps = 3"],
+            "train.steps",
+            r"every \[\[round\]\] sets steps",
+        ),
+    ],
+)
+@pytest.mark.parametrize("axis", ["[sweep]\n'{}' = [2, 3]", "[sweep.way]\none = {{ '{}' = 2 }}\ntwo = {{ '{}' = 3 }}"])
+def test_a_sweep_of_what_nothing_reads_is_refused(tmp_path, lines, key, message, axis):
+    path = write(tmp_path, *lines, axis.format(key, key))
+    with pytest.raises(RecipeError, match=rf"\[sweep\] {key} has no effect: .*{message}"):
+        load_cells(path)
+
+
+def test_an_override_of_steps_that_every_round_sets(tmp_path):
+    rounds = [f"[[round]]\nround = {number}\nsteps = 3" for number in (0, 1)]
+    with pytest.raises(RecipeError, match="--set train.steps has no effect: every .*round 0 too"):
+        load(tmp_path, *rounds, sets=["rounds=1", "train.steps=5"])
+    load(tmp_path, *rounds, sets=["rounds=2", "train.steps=5"])
+    load(tmp_path, rounds[1], sets=["rounds=1", "train.steps=5"])
 
 
 def test_an_override_that_members_do_not_read_is_told(tmp_path, capsys):

@@ -192,6 +192,14 @@ def test_new_images_like_a_domain_are_predicted_as_it_was(place, tmp_path, like)
     np.testing.assert_allclose(ours.read()[rows], theirs.read(), atol=2e-3)
 
 
+def test_new_images_like_a_target_have_the_source_s_shared_statistics(place, tmp_path):
+    x = opened(place, tmp_path / "run", "rounds=0", "normalise=source", "domain.home.share_stats=[['b4','b2']]")
+    run_recipe(x)
+    machine, images = Machine("cpu", "fp32", cache=place / "cache"), place / "data" / "ValidData"
+    ours = predict_images(x.run.root, images, tmp_path / "new.h5", machine, Use(like="away"))
+    np.testing.assert_array_equal(ours.read(), open_probs(x.run.probs(x.run.ensemble(0), "away", "none")).read())
+
+
 @pytest.mark.parametrize("adabn", ["true", "false"])
 def test_new_images_are_predicted_as_the_target_was(place, tmp_path, adabn):
     sets = (*CSN, f"member.a.adabn={adabn}", f"member.b.adabn={adabn}", "rounds=0")

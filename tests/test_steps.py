@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from collections import Counter
 
+import h5py
 import numpy as np
 import pytest
 from data_factory import RECIPE, write_data, write_recipe, write_split
@@ -16,6 +18,7 @@ from l4s import fit, rundir
 from l4s.data.probs import open_probs
 from l4s.errors import RecipeError, RunError
 from l4s.experiment import Experiment, weights
+from l4s.files import read_json
 from l4s.pipeline import predict_round, run_recipe, train_round
 from l4s.pseudo import open_pseudo
 from l4s.rundir import RunDir, command
@@ -576,6 +579,31 @@ def test_a_threshold_is_chosen_on_the_held_out_source(place, tmp_path):
     assert chosen != 0.5
     best = max(f1_score(truth, values >= at) for at in np.unique(values))
     assert f1_score(truth, values >= chosen) == pytest.approx(best)
+
+
+@pytest.mark.parametrize(("best", "wanted"), [(1.0, 0.9995), (0.0, 6e-8), (0.25, 0.25)])
+def test_a_chosen_threshold_can_be_packed(place, tmp_path, monkeypatch, best, wanted):
+    monkeypatch.setattr("l4s.judge.best_threshold", lambda counts: (best, 1.0))
+    x = opened(place, tmp_path / "run", "rounds=0", "submit.threshold=heldout")
+    run_recipe(x)
+    assert packed(tmp_path / "run")[1].threshold == pytest.approx(wanted, abs=2e-5)
+
+
+def test_a_threshold_is_chosen_on_the_sources_that_members_train_on(place, tmp_path):
+    """Another source says the contrary: what it holds out must not count for those that never saw it."""
+    shutil.copytree(place / "data", tmp_path / "data")
+    shutil.copytree(tmp_path / "data" / "TrainData", tmp_path / "data" / "odd")
+    for path in (tmp_path / "data" / "odd" / "mask").iterdir():
+        with h5py.File(path, "r+") as file:
+            file["mask"][...] = 1 - file["mask"][...]
+    lines = ("[domain.odd]", "role = 'source'", "split = 'odd'", "holdout = { by = 'ids', ranges = [[7, 8]] }")
+    own = ("member.a.source=['home']", "member.b.source=['home']", "rounds=0", "submit.threshold=heldout")
+    x = opened(place, tmp_path / "two", *own, lines=lines, data=tmp_path / "data")
+    run_recipe(x)
+    alone = opened(place, tmp_path / "one", "rounds=0", "submit.threshold=heldout")
+    run_recipe(alone)
+    assert x.run.probs(x.run.ensemble(0), "odd", x.recipe.ensemble_tta).is_file()
+    assert read_json(x.run.heldout(0, "")) == read_json(alone.run.heldout(0, ""))
 
 
 @pytest.mark.slow

@@ -468,6 +468,7 @@ def test_failed_check_leaves_nothing(tmp_path: Path) -> None:
         ({"root": "/home/someone/data"}, "absolute path"),
         ({"a": {"b": ["C:\\data"]}}, "fact a.b is the absolute path"),
         ({"made": "2022-06-15T12:00"}, "time of day"),
+        ({"seeds": {"run": "2022-06-15T12:00"}}, "time of day"),
         ({"made": "at 12:30:01"}, "time of day"),
         ({"f1": float("nan")}, "nan"),
         ({"path": Path("x")}, "PosixPath"),
@@ -477,6 +478,11 @@ def test_facts_unfit_for_a_card(tmp_path: Path, facts: dict[str, Any], message: 
     with pytest.raises(DataError, match=message):
         submit(probs_in(tmp_path, IDS, VALUES), tmp_path / "s.zip", threshold=0.5, facts=facts)
     assert os.listdir(tmp_path) == ["p.h5"]
+
+
+def test_a_run_may_be_called_by_the_time_it_began(tmp_path: Path) -> None:
+    card = submit(probs_in(tmp_path, IDS, VALUES), tmp_path / "s.zip", threshold=0.5, facts={"run": "2022-06-15T12-30"})
+    assert card.facts["run"] == "2022-06-15T12-30"
 
 
 def test_submit_refuses(tmp_path: Path) -> None:

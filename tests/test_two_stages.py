@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 from l4s import files, rundir
+from l4s.apply import Use, predict_images
 from l4s.cli import app
 from l4s.data.dataset import Part, mask_labels
 from l4s.data.domain import affine, open_domain
@@ -208,6 +209,20 @@ def test_another_first_stage_trains_the_second_anew(place, finished, tmp_path):
     for name, same in (("with-subset2-seed0", False), ("without-subset2-seed0", True)):
         keys = [x.fit_key(next(m for m in x.members if m.name == name), 0) for x in (finished, other)]
         assert (keys[0] == keys[1]) is same
+
+
+def test_new_images_are_other_predictions_where_their_embeddings_are(place, finished, tmp_path):
+    shutil.copytree(finished.run.root, tmp_path / "runs" / "two")  # its trainings are taken over
+    x = opened(place, tmp_path / "runs" / "source", "member.stage1.normalise=source")
+    run_recipe(x)
+    machine, out = Machine("cpu", "fp32", cache=place / "cache"), tmp_path / "new.h5"
+    arguments = (x.run.root, place / "data" / "TestData", out, machine)
+    first = predict_images(*arguments, Use(group="with-subset-2")).read()
+    with pytest.raises(RunError, match="was made with another run, images or settings"):
+        predict_images(*arguments, Use(group="with-subset-2", normalise="separated"))
+    out.unlink()
+    second = predict_images(*arguments, Use(group="with-subset-2", normalise="separated")).read()
+    assert (first != second).any()
 
 
 def test_embeddings_of_other_weights_are_refused(place, finished, tmp_path):

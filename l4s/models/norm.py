@@ -99,13 +99,14 @@ class DomainBatchNorm(nn.Module):
             # not F.batch_norm, which refuses the one value a channel that a pooled patch is in a batch of one
             cudnn = torch.backends.cudnn.enabled
             return torch.batch_norm(image, self.weight, self.bias, None, None, True, 0.0, self.eps, cudnn)
-        factor = 0.0
-        if self.training:
+        # a domain's one patch, pooled to one value a channel, has no statistics of its own: torch refuses it
+        by_batch, factor = self.training and image.numel() > image.shape[1], 0.0
+        if by_batch:
             self.num_batches_tracked[domain] += 1
             # only a plain mean looks at the count: on a GPU each look waits for it
             factor = 1 / float(self.num_batches_tracked[domain]) if self.momentum is None else self.momentum
         mean, var = self.running_mean[domain], self.running_var[domain]
-        return F.batch_norm(image, mean, var, self.weight, self.bias, self.training, factor, self.eps)
+        return F.batch_norm(image, mean, var, self.weight, self.bias, by_batch, factor, self.eps)
 
     def add_domain(self, name: str, init: str) -> None:
         """Give a new domain the running statistics of the domain `init`."""

@@ -126,6 +126,17 @@ def test_adabn_of_one_layer_is_the_pooled_mean_and_variance(sizes: list[int]) ->
     assert torch.equal(layer.running_mean[0], torch.zeros(3)), "the other domain must not move"
 
 
+def test_one_value_a_channel_is_normalised_by_the_running_statistics() -> None:
+    """As torch cannot: a batch with one patch of a domain, pooled as DeepLab does."""
+    layer = DomainBatchNorm(nn.BatchNorm2d(3), ["a", "b"]).train()
+    layer.running_mean[1], layer.running_var[1] = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 4.0, 4.0])
+    image = torch.arange(15.0).reshape(5, 3, 1, 1)
+    with domain_rows(torch.tensor([0, 0, 1, 0, 0])):
+        found = layer(image)
+    torch.testing.assert_close(found[2, :, 0, 0], (image[2, :, 0, 0] - layer.running_mean[1]) / (4 + layer.eps) ** 0.5)
+    assert layer.running_mean[1].tolist() == [1, 2, 3] and layer.num_batches_tracked.tolist() == [1, 0]
+
+
 def test_a_new_domain_starts_from_another() -> None:
     layer = DomainBatchNorm(nn.BatchNorm2d(3), ["source"])
     layer.train()(images())
