@@ -6,7 +6,7 @@ import itertools
 import json
 import tomllib
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from l4s.recipe import MemberConfig, Recipe
 from l4s.rundir import CONFIG, COPY
 
 M = TypeVar("M", bound=BaseModel)
+Location = tuple[str | int, ...]  # keys and positions from the top of a table down
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def parse_recipe(table: Table, where: str) -> Recipe:
         raise RecipeError(f"{where}: members are tables such as [member.unet]")
     merged = {key: value for key, value in table.items() if key not in defaults}
     merged["member"] = {name: _merge(defaults, member) for name, member in members.items()}
-    recipe = validate(Recipe, merged, where)
+    recipe = validate(Recipe, merged, where, lambda at: _written(at, defaults, members))
     check_recipe(recipe, expand(recipe, where), where)
     return recipe
 
@@ -162,8 +163,10 @@ def expand(recipe: Recipe, where: str = "recipe") -> tuple[Member, ...]:
     return tuple(ordered.values())
 
 
-def validate(model: type[M], table: Table, where: str) -> M:
+def validate(model: type[M], table: Table, where: str, written: Callable[[Location], Location] = lambda at: at) -> M:
     """Build a pydantic model from a table as TOML and JSON give it, with errors that name the key and its neighbours.
+
+    `written` says where the reader wrote what stands at a place of `table`.
 
     Raises:
         RecipeError: one line for each thing that is wrong.
@@ -177,7 +180,7 @@ def validate(model: type[M], table: Table, where: str) -> M:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        lines = dict.fromkeys(_explain(model, dict(problem), written) for problem in error.errors())
         raise RecipeError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
@@ -206,6 +209,20 @@ def _merge(defaults: Table, table: Table) -> Table:
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _written(location: Location, defaults: Table, members: Table) -> Location:
+    """Where a recipe writes what stands at `location` of its merged table: what members share stands at the top."""
+    if len(location) < 3 or location[0] != "member" or location[2] not in defaults:
+        return location
+    own: Any = members[str(location[1])]
+    for part in location[2:]:
+        if not isinstance(own, dict):
+            return location
+        if part not in own:
+            return location[2:]
+        own = own[part]
+    return location
 
 
 def _expand_grid(base: str, config: MemberConfig, where: str) -> Iterator[Member]:
@@ -266,9 +283,9 @@ def _agreeing(draft: Member, base: str, drafts: Sequence[Member], where: str) ->
     return agreeing
 
 
-def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
+def _explain(model: type[BaseModel], problem: Mapping[str, Any], written: Callable[[Location], Location]) -> str:
     location = problem["loc"]
-    key = ".".join(str(part) for part in location) or "recipe"
+    key = ".".join(str(part) for part in written(location)) or "recipe"
     if problem["type"] == "extra_forbidden":
         return f"there is no key {key!r}{did_you_mean(str(location[-1]), _fields_at(model, location[:-1]))}"
     message = problem["msg"].removeprefix("Value error, ")

@@ -68,16 +68,16 @@ def test_a_recipe_is_read_as_utf_8_whatever_the_locale(tmp_path):
     ("override", "message"),
     [
         ("trian.steps=5", "there is no key 'trian', did you mean 'train'"),
-        ("train.stpes=5", "there is no key 'member.a.train.stpes', did you mean 'steps'"),
+        ("train.stpes=5", "there is no key 'train.stpes', did you mean 'steps'"),
         ("member.a.sed=1", "there is no key 'member.a.sed', did you mean 'seed'"),
         ("domain.home.rol=1", "there is no key 'domain.home.rol', did you mean 'role'"),
         ("domain.home.holdout.shar=1", "there is no key 'domain.home.holdout.shar', did you mean 'share'"),
         ("pseudo.uper=0.5", "there is no key 'pseudo.uper', did you mean 'upper'"),
         ("bands.fil=1", "there is no key 'bands.fil', did you mean 'file'"),
         ("normalize='source'", "there is no key 'normalize', did you mean 'normalise'"),
-        ("normalise='sourc'", "member.a.normalise: .*'source'.*given: 'sourc'"),
-        ("train.steps='many'", "member.a.train.steps: .*integer.*given: 'many'"),
-        ("train.steps=0", "member.a.train.steps: .*greater than or equal to 1"),
+        ("normalise='sourc'", ": normalise: .*'source'.*given: 'sourc'"),
+        ("train.steps='many'", ": train.steps: .*integer.*given: 'many'"),
+        ("train.steps=0", ": train.steps: .*greater than or equal to 1"),
         ("train.clip=inf", "some.toml: a value is no text, finite number"),
         ("name=2020-01-01", "some.toml: a value is no text, finite number"),
         ("member=3", "members are tables such as"),
@@ -105,6 +105,13 @@ def test_every_wrong_thing_gets_a_line(tmp_path):
         load(tmp_path, sets=["pseudo.uper=0.5", "rounds=-1", "train.steps=0"])
     lines = str(caught.value).splitlines()
     assert len(lines) == 3 and all(line.startswith(str(tmp_path / "some.toml")) for line in lines)
+
+
+def test_what_members_share_is_wrong_once_and_where_it_is_written(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, "[member.b]", 'model = { name = "baseline" }', sets=["train.steps=0", "member.b.train.batch=0"])
+    wrong = [line.removeprefix(f"{tmp_path / 'some.toml'}: ").split(":")[0] for line in str(caught.value).splitlines()]
+    assert wrong == ["train.steps", "member.b.train.batch"]
 
 
 def test_recipes_load_without_torch(tmp_path):
@@ -321,7 +328,7 @@ def test_without_a_sweep_there_is_one_cell(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("'train.stpes' = [1]", "there is no key 'member.a.train.stpes'"),
+        ("'train.stpes' = [1]", "there is no key 'train.stpes'"),
         ("'train.steps' = []", "sweep: train.steps lists no values"),
         ("'train.clip' = [0.5, 0.5]", "two cells called 'clip0.5'"),
         ("'domain.away.split' = ['a/b', 'a b']", "two cells called 'split-a-b'"),

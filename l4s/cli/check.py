@@ -21,7 +21,9 @@ def check(
     recipe: Annotated[Optional[str], typer.Option(help="Take the bands from this recipe.")] = None,  # noqa: UP045
     regions: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A region to count apart: name=first-last, by id. May be repeated."),
+        typer.Option(
+            metavar="NAME=FIRST-LAST", help="A region to count apart: name=first-last, by id. May be repeated."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read files; 0: one for each core.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: every file, not the first few.")] = False,

@@ -43,7 +43,9 @@ SarOut = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write: im
 def sentinel2(
     bands: Annotated[
         list[Path],
-        typer.Argument(help="The bands' files, a folder that holds them (a .SAFE), or one GeoTIFF of all bands."),
+        typer.Argument(
+            metavar="BANDS", help="The bands' files, a folder that holds them (a .SAFE), or one GeoTIFF of all bands."
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.tif", help="Scene to write.")],
     dem: Annotated[Path, typer.Option(help="Elevation in metres, any grid and CRS, as large as the scene.")],
@@ -81,7 +83,9 @@ def sentinel2(
 
 @app.command("sar-chips")
 def sar_chips(
-    folder: Annotated[Path, typer.Argument(help="Chip files of a region: <id>.npz and <id>.metadata.pkl.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Chip files of a region: <id>.npz and <id>.metadata.pkl.")
+    ],
     out: SarOut,
     event: EventDay,
     visits: Visits = 1,

@@ -13,18 +13,23 @@ if TYPE_CHECKING:
 Recipe = Annotated[
     Optional[str],  # noqa: UP045
     typer.Argument(
-        help="A recipe file, or the name of a shipped one (see `l4s recipes`); default zhao2022.", show_default=False
+        metavar="RECIPE",
+        help="A recipe file, or the name of a shipped one (see `l4s recipes`); default zhao2022.",
+        show_default=False,
     ),
 ]
 Data = Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")]
 Run = Annotated[Optional[Path], typer.Option(help="Run directory; default runs/<recipe name>.")]  # noqa: UP045
-Sets = Annotated[Optional[list[str]], typer.Option("--set", help="Override a key: train.steps=200.")]  # noqa: UP045
+Sets = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: train.steps=200."),
+]
 Round = Annotated[int, typer.Option("--round", min=0, help="Which round.")]
 LastRound = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--round", min=0, help="Which round; default 0, with --images or --runs the last that is finished."),
 ]
-Members = Annotated[Optional[list[str]], typer.Option("--member", help="Only these members.")]  # noqa: UP045
+Members = Annotated[Optional[list[str]], typer.Option("--member", metavar="MEMBER", help="Only these members.")]  # noqa: UP045
 DEFAULT = "zhao2022"
 PROBFILE = ".h5"
 SCORES = ("domain", "ensemble", "tta", "F1")

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 def recipes(
     name: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(help="Print this one as it is written: l4s recipes NAME > mine.toml."),
+        typer.Argument(metavar="NAME", help="Print this one as it is written: l4s recipes NAME > mine.toml."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: data, paper and its numbers.")] = False,
 ) -> None:

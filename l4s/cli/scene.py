@@ -23,11 +23,15 @@ def register(root: typer.Typer) -> None:
 
 @app.command()
 def predict(
-    scene: Annotated[Path, typer.Argument(help="A GeoTIFF (or any raster GDAL reads) with the run's bands.")],
+    scene: Annotated[
+        Path, typer.Argument(metavar="SCENE", help="A GeoTIFF (or any raster GDAL reads) with the run's bands.")
+    ],
     run: Annotated[Path, typer.Option(help="The run that predicts it, such as runs/demo.")],
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(help="The GeoTIFF to write; default <SCENE>-landslides.tif here.", show_default=False),
+        typer.Argument(
+            metavar="OUT", help="The GeoTIFF to write; default <SCENE>-landslides.tif here.", show_default=False
+        ),
     ] = None,
     round_: Annotated[
         Optional[int],  # noqa: UP045

@@ -19,7 +19,7 @@ LABELS = ("pixels", "F1", "P", "R", "IoU", "mean IoU", "accuracy", "AP", "AUROC"
 
 def polygons(
     probs: Annotated[Path, typer.Argument(metavar="PROB.tif", help="What `l4s scene predict` wrote.")],
-    out: Annotated[Path, typer.Argument(help="A .gpkg or .geojson to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .gpkg or .geojson to write.")],
     threshold: Threshold = None,
     min_area: Annotated[float, typer.Option(min=0, help="Leave smaller landslides out; square metres.")] = 0.0,
     simplify: Annotated[float, typer.Option(min=0, help="Move outlines by up to this many metres.")] = 0.0,
@@ -51,8 +51,10 @@ def _area(square_metres: float) -> str:
 
 def place(
     probs: Annotated[Path, typer.Argument(metavar="PROBS.h5", help="A ProbFile of chips.")],
-    manifest: Annotated[Path, typer.Argument(help="manifest.json of `l4s data chip`, or its folder.")],
-    out: Annotated[Path, typer.Argument(help="A .tif to write.")],
+    manifest: Annotated[
+        Path, typer.Argument(metavar="MANIFEST", help="manifest.json of `l4s data chip`, or its folder.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.tif", help="A .tif to write.")],
 ) -> None:
     """Put the predictions of chips back on the map: a raster as `l4s scene predict` writes it."""
     show.named(out, *show.GEOTIFF)
@@ -63,7 +65,9 @@ def place(
 
 def score(
     pred: Annotated[Path, typer.Argument(metavar="PRED.tif", help="Probabilities or a mask, as predict wrote them.")],
-    truth: Annotated[Path, typer.Argument(help="A mask raster of the same grid, or polygons in any CRS.")],
+    truth: Annotated[
+        Path, typer.Argument(metavar="TRUTH", help="A mask raster of the same grid, or polygons in any CRS.")
+    ],
     threshold: Threshold = None,
     rows: Annotated[str, typer.Option(help="Score these rows alone, first:end.")] = "",
     columns: Annotated[str, typer.Option(help="Score these columns alone, first:end.")] = "",
@@ -92,7 +96,7 @@ def score(
 
 
 def picture(
-    scene: Annotated[Path, typer.Argument(help="The scene.")],
+    scene: Annotated[Path, typer.Argument(metavar="SCENE", help="The scene.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write.")],
     maps: Annotated[
         Optional[list[Path]],  # noqa: UP045

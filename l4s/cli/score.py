@@ -23,8 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    pred: Annotated[Path, typer.Argument(help="Prediction: a zip, a folder of mask_N.h5, or a ProbFile.")],
-    truth: Annotated[Path, typer.Argument(help="Truth: likewise.")],
+    pred: Annotated[
+        Path, typer.Argument(metavar="PRED", help="Prediction: a zip, a folder of mask_N.h5, or a ProbFile.")
+    ],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Truth: likewise.")],
     threshold: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
@@ -33,7 +35,9 @@ def score(
     ] = None,
     regions: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A region to score apart: name=first-last, by id. May be repeated."),
+        typer.Option(
+            metavar="NAME=FIRST-LAST", help="A region to score apart: name=first-last, by id. May be repeated."
+        ),
     ] = None,
     subset: Annotated[bool, typer.Option("--subset", help="Patches of the truth may be missing in PRED.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -20,7 +20,7 @@ def register(root: typer.Typer) -> None:
 
 @app.command()
 def pack(
-    probs: Annotated[Path, typer.Argument(help="A ProbFile, or a run: its last ensemble is packed.")],
+    probs: Annotated[Path, typer.Argument(metavar="PROBS", help="A ProbFile, or a run: its last ensemble is packed.")],
     out: Annotated[Path, typer.Option(help="The .zip to write; its card is written beside it.")],
     threshold: Annotated[
         Optional[str],  # noqa: UP045

@@ -42,7 +42,10 @@ READS: dict[Kind, tuple[str, ...]] = {
 def synth(
     context: typer.Context,
     out: Annotated[
-        Path, typer.Argument(help="Folder to write; TrainData, ValidData and TestData go there. A scene: OUT.tif.")
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Folder to write; TrainData, ValidData and TestData go there. A scene: OUT.tif."
+        ),
     ],
     kind: Annotated[
         Kind,
