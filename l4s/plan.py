@@ -143,6 +143,19 @@ def cells(root: Path) -> dict[str, RunDir]:
     return found
 
 
+def data_folder(root: Path) -> Path:
+    """The data that the run at `root`, one cell or a whole sweep, was started with.
+
+    Raises:
+        RunError: there is no run there, or it does not tell.
+    """
+    cells(root)
+    for place in (RunDir(root), RunDir(root.parent)):  # a sweep says it once for all cells
+        if place.environment.is_file() and (data := read_json(place.environment).get("data")):
+            return Path(data)
+    raise RunError(f"{root} does not tell which data it was made with: give --data")
+
+
 def one_cell(root: Path) -> RunDir:
     """The run at `root`.
 

@@ -2,12 +2,14 @@
 
 import json
 import tomllib
+from pathlib import Path
 
 import pytest
 from data_factory import RECIPE
 
+from l4s.errors import RunError
 from l4s.load import expand, load_recipe, parse_recipe
-from l4s.plan import Plan, submission_facts
+from l4s.plan import Plan, data_folder, submission_facts
 from l4s.rundir import RunDir
 
 
@@ -92,3 +94,19 @@ def test_a_round_names_a_whole_grid_or_one_of_it(tmp_path):
     plan = planned(tmp_path, member=member, round=rounds)
     names = [[member.name for member in plan.trained(number)] for number in (0, 1)]
     assert names == [["a-seed0", "a-seed1", "b"], ["a-seed1", "b"]]
+
+
+@pytest.mark.parametrize("cell", ["", "lr1"])
+def test_a_run_and_each_cell_of_a_sweep_know_their_data(tmp_path, cell):
+    root = tmp_path / "run"
+    (root / cell).mkdir(parents=True)
+    (root / cell / "config.json").write_text("{}")
+    with pytest.raises(RunError, match="does not tell which data it was made with: give --data"):
+        data_folder(root / cell)
+    (root / "env.json").write_text(json.dumps({"data": "/there"}))
+    assert data_folder(root / cell) == data_folder(root) == Path("/there")
+
+
+def test_what_is_no_run_has_no_data(tmp_path):
+    with pytest.raises(RunError, match="is no run directory"):
+        data_folder(tmp_path)

@@ -74,7 +74,7 @@ def run(
     ):
         run_recipe(x)
         if x.engine.main:
-            _reached(x.run, data)
+            _reached(x.run)
 
 
 def train(
@@ -257,7 +257,7 @@ def _foreseen(recipe: str, sets: list[str], run: Path | None) -> None:
     typer.echo("Equal ones are made once, and taken over from the runs beside this one.")
 
 
-def _reached(run: "RunDir", data: Path) -> None:
+def _reached(run: "RunDir") -> None:
     """What a finished run has come to, and what to do with it."""
     import shlex
 
@@ -275,8 +275,7 @@ def _reached(run: "RunDir", data: Path) -> None:
         if not entry["positive_share"]:
             log.warn(f"{entry['zip']} marks no landslide at all: see whether the labels of a round collapsed")
     typer.echo("Next:")
-    where = () if data == Path("data") else ("--data", str(data))
-    typer.echo(f"  {shlex.join(('l4s', 'report', str(run.root), *where))}")
+    typer.echo(f"  {shlex.join(('l4s', 'report', str(run.root)))}")
     for entry in found["submissions"]:
         typer.echo(f"  {shlex.join(('l4s', 'submit', 'check', entry['zip'], '--ids-from', entry['probs']))}")
 

@@ -41,7 +41,10 @@ def status(run: Run, json: Json = False) -> None:
 
 def report(
     run: Run,
-    data: Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")] = Path("data"),
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(envvar="L4S_DATA", help="Folder with the data; default the one that the run was started with."),
+    ] = None,
     pictures: Annotated[bool, typer.Option(help="Draw some patches of each domain.")] = True,
     study: Annotated[
         Optional[str],  # noqa: UP045
@@ -70,6 +73,9 @@ def report(
         raise typer.BadParameter("--study, and --attention with --compare, are two commands: give one of them")
     if not pictures and (drawn or study is not None):
         raise typer.BadParameter("--no-pictures is for the table of scores: leave it out")
+    from l4s.plan import data_folder
+
+    data = data or data_folder(run)
     if drawn:
         from l4s.figures import draw_attention, draw_comparison
 
