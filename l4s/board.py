@@ -315,6 +315,7 @@ def _choices(card: SubmissionCard) -> dict[str, str]:
     facts = card.facts
     return {
         "recipe": str(facts.get("recipe", "unknown")),
+        "set": " ".join(map(str, facts.get("set", []))) or "nothing",
         "round": str(facts.get("round", "unknown")),
         "members": " ".join(_members(card)),
         "domain": card.domain,

@@ -10,7 +10,7 @@ from l4s.files import read_json
 from l4s.groups import by_group, group, predicted, round_of, trained
 from l4s.load import Member, expand, parse_recipe
 from l4s.recipe import Recipe, Round, Threshold, Tta
-from l4s.rundir import CONFIG, RunDir, command
+from l4s.rundir import CONFIG, RunDir, command, started
 from l4s.thresholds import HELDOUT
 from l4s.traits import AFTERWARDS
 
@@ -150,10 +150,9 @@ def data_folder(root: Path) -> Path:
         RunError: there is no run there, or it does not tell.
     """
     cells(root)
-    for place in (RunDir(root), RunDir(root.parent)):  # a sweep says it once for all cells
-        if place.environment.is_file() and (data := read_json(place.environment).get("data")):
-            return Path(data)
-    raise RunError(f"{root} does not tell which data it was made with: give --data")
+    if "data" not in (kept := started(root)):
+        raise RunError(f"{root} does not tell which data it was made with: give --data")
+    return Path(kept["data"])
 
 
 def one_cell(root: Path) -> RunDir:
@@ -237,7 +236,7 @@ def submission_facts(
     Local scores are F1 on the held-out source, by domain, as far as `table.json` has them, under the test-time
     augmentation that is submitted, or the only one there is. `local_threshold` is there where the submission is cut at
     another threshold than they are: theirs, or None where they have several; `local_min_area` where it leaves out small
-    areas, which they do not.
+    areas, which they do not. `set` are the overrides that the run was started with.
 
     Args:
         threshold: of the submission, and its `min_area`.
@@ -248,12 +247,20 @@ def submission_facts(
     rows = _local_rows(plan, number, group, tta or plan.recipe.ensemble_tta)
     scores = {domain: row["f1"] for domain, row in rows.items()}
     facts |= {"members": members} | ({"local_scores": scores} if scores else {})
+    if overrides := started(plan.run.root).get("set"):
+        facts["set"] = [_without_paths(text) for text in overrides]
     at = {row["threshold"] for row in rows.values()}
     if at and at != {threshold}:
         facts["local_threshold"] = at.pop() if len(at) == 1 else None
     if rows and min_area:
         facts["local_min_area"] = 0
     return facts
+
+
+def _without_paths(override: str) -> str:
+    """An override `key=value` as a card may tell it: without the folders of one machine."""
+    key, _, value = override.partition("=")
+    return f"{key}=..." if {"/", "\\"} & {*value} else override
 
 
 def _local_rows(plan: Plan, number: int, group: str, tta: str) -> dict[str, dict[str, Any]]:

@@ -86,19 +86,17 @@ def command(run: Path, name: str, *options: object) -> str:
     """`l4s NAME` on the run or sweep cell at `run` as it was started, with these options: to be typed as it stands."""
     cell = (run.parent / ENVIRONMENT).is_file()  # a sweep is run as a whole
     root, recipe = run.parent if cell else run, run / COPY
-    words = [name, str(recipe) if recipe.is_file() else "RECIPE", "--run", str(root), *_started_with(root)]
+    kept = started(root)
+    data = ["--data", kept["data"]] if "data" in kept else []
+    sets = [word for text in kept.get("set", []) for word in ("--set", text)]
+    words = [name, str(recipe) if recipe.is_file() else "RECIPE", "--run", str(root), *data, *sets]
     return f"`{shlex.join(['l4s', *words, *map(str, options)])}`"
 
 
-def _started_with(root: Path) -> list[str]:
-    """The data and the overrides that a run was started with; nothing where it does not say."""
-    kept = read_json(root / ENVIRONMENT).get("argv", []) if (root / ENVIRONMENT).is_file() else []
-    argv = [str(word) for word in kept]
-    words: list[str] = []
-    for place, word in enumerate(argv):
-        if word.partition("=")[0] in ("--data", "--set"):
-            words += argv[place : place + (1 if "=" in word else 2)]
-    return words
+def started(run: Path) -> dict[str, Any]:
+    """Where, on which `data` and with which overrides (`set`) the run at `run` was started; empty where it does not say."""
+    places = [run / ENVIRONMENT, run.parent / ENVIRONMENT]  # a sweep says it once for all cells
+    return next((read_json(path) for path in places if path.is_file()), {})
 
 
 def reached(point: str) -> None:
@@ -190,8 +188,8 @@ def _precision(done: Path, facts: Mapping[str, Any]) -> str | None:
     """What a step was finished in; of older ones, what their run or sweep says."""
     if "made" in facts:
         return str(facts["made"]["precision"])
-    places = [done.parents[depth] / ENVIRONMENT for depth in (2, 3)]
-    return next((str(read_json(path)["precision"]) for path in places if path.is_file()), None)
+    precision: str | None = started(done.parents[2]).get("precision")
+    return precision
 
 
 def take_over(other: Path, folder: Path, files: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ def open_session(
         opened = open_run(plan.recipe, engine, data, plan.run, machine, find_recipe(recipe))
         # only now: a run whose data cannot be read leaves nothing behind; and once: trainings tell where they were made
         if engine.main and not RunDir(root).environment.is_file():
-            started = {"argv": sys.argv[1:], "data": str(data.absolute())}
+            started = {"argv": sys.argv[1:], "data": str(data.absolute()), "set": list(overrides)}
             write_json(RunDir(root).environment, environment(engine) | started)
         yield opened
 

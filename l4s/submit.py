@@ -40,7 +40,7 @@ MAX_RATIO, RATIO_FROM = 200, 4 * MIB  # a blank 128 x 128 mask shrinks 82:1; sma
 MUCH_POSITIVE, MANY_ALIKE = 0.2, 0.5
 NAMES_SHOWN = 5
 CLOCK = re.compile(r"\d{2}:\d{2}:\d{2}|\d{4}-\d{2}-\d{2}[T ]\d{2}")
-NAMES = ("recipe", "run")  # facts that somebody called so, whatever the name says
+NAMES = ("recipe", "run", "set")  # facts in somebody's own words, whatever they say
 
 # What zipfile and h5py raise on broken bytes. RuntimeError covers NotImplementedError, ValueError covers bad Unicode.
 BROKEN_ZIP = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error, zlib.error)

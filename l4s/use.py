@@ -16,7 +16,6 @@ from l4s.files import read_json
 from l4s.load import Member
 from l4s.plan import Plan, find_group, rounds
 from l4s.recipe import DomainConfig, Normalise, fingerprint
-from l4s.rundir import RunDir
 from l4s.session import Machine
 from l4s.traits import afterwards
 
@@ -161,8 +160,7 @@ def precision(plan: Plan, machine: Machine) -> str:
     """What was asked for, else what the run was trained in."""
     if machine.precision != "auto":
         return machine.precision
-    places = [plan.run.environment, RunDir(plan.run.root.parent).environment]
-    return next((read_json(path)["precision"] for path in places if path.is_file()), "auto")
+    return str(rundir.started(plan.run.root).get("precision", "auto"))
 
 
 def known(what: str, value: str, words: Sequence[str]) -> str:

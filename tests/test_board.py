@@ -152,10 +152,14 @@ def test_ranked_by_private_then_public_then_name() -> None:
 
 def test_what_changed_against_the_best(tmp_path: Path, board: Path) -> None:
     add_submission(made(tmp_path, "good", members=["x", "y"]), board, private=0.6)
-    add_submission(made(tmp_path, "bad", threshold=0.25, members=["x"], round=0), board, private=0.5)
+    facts = {"members": ["x"], "round": 0, "set": ["train.clip=1.0"]}
+    add_submission(made(tmp_path, "bad", threshold=0.25, **facts), board, private=0.5)
     best, other = standings(board)
     assert (best.row.submission, best.changes) == ("good", None) and best.best and not other.best
-    assert other.changes == ("round 0 (best 1)", "members x (best x y)", "threshold 0.25 (best 0.5)")
+    assert other.changes == (
+        *("set train.clip=1.0 (best nothing)", "round 0 (best 1)"),
+        *("members x (best x y)", "threshold 0.25 (best 0.5)"),
+    )
 
 
 def test_scores_far_apart_are_flagged_by_the_board_that_counts() -> None:

@@ -110,3 +110,11 @@ def test_a_run_and_each_cell_of_a_sweep_know_their_data(tmp_path, cell):
 def test_what_is_no_run_has_no_data(tmp_path):
     with pytest.raises(RunError, match="is no run directory"):
         data_folder(tmp_path)
+
+
+def test_a_card_tells_what_the_run_changed_in_its_recipe_and_no_folders(tmp_path):
+    plan = planned(tmp_path)
+    sets = ["train.steps=2", "member.a.init='/home/me/w.pt'", "member.b.init=C:\\w.pt", "name=2026-11-21T10:00:00"]
+    (tmp_path / "run" / "env.json").write_text(json.dumps({"set": sets}))
+    told = submission_facts(plan, 1, "", threshold=0.5, min_area=0)["set"]
+    assert told == ["train.steps=2", "member.a.init=...", "member.b.init=...", "name=2026-11-21T10:00:00"]

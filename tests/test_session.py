@@ -36,7 +36,7 @@ def test_an_open_run_says_what_it_is_made_of(place, tmp_path):
     assert stats["mean"] == x.domains["home"].stats.mean.tolist() and stats["subdomain_sizes"] == [8]
     environment = json.loads((tmp_path / "run" / "env.json").read_text())
     assert environment["precision"] == "fp32" and environment["processes"] == 1
-    assert environment["data"] == str(place / "data")
+    assert environment["data"] == str(place / "data") and environment["set"] == ["train.steps=3"]
     assert {"torch", "numpy", "albumentations"} <= environment["libraries"].keys()
 
 

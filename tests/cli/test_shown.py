@@ -117,13 +117,12 @@ def test_a_command_for_a_run_is_the_one_it_was_started_with(tmp_path):
     run.mkdir(parents=True)
     assert command(run, "train", "--round", 1) == f"`l4s train RECIPE --run '{run}' --round 1`"
     (run / "recipe.toml").write_text("")
-    argv = ["run", "mine.toml", "--data", "d", "--set", "train.steps=2", "--device", "cpu", "--set=rounds=1"]
-    (run / "env.json").write_text(json.dumps({"argv": argv}))
+    (run / "env.json").write_text(json.dumps({"data": "/d", "set": ["train.steps=2", "rounds=1"]}))
     for place in (run, run / "cell"):  # a cell of a sweep is made by the command of all
         place.mkdir(exist_ok=True)
         (place / "recipe.toml").write_text("")
         words = shlex.split(command(place, "predict", "--round", 0).strip("`"))
-        recipe, started = str(place / "recipe.toml"), ["--data", "d", "--set", "train.steps=2", "--set=rounds=1"]
+        recipe, started = str(place / "recipe.toml"), ["--data", "/d", "--set", "train.steps=2", "--set", "rounds=1"]
         assert words == ["l4s", "predict", recipe, "--run", str(run), *started, "--round", "0"]
 
 
