@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from l4s.errors import RunError, did_you_mean
 from l4s.files import read_json
 from l4s.groups import by_group, group, predicted, round_of, trained
-from l4s.load import Member, expand, parse_recipe
+from l4s.load import Member, expand, parse_recipe, shipped
 from l4s.recipe import Recipe, Round, Threshold, Tta
-from l4s.rundir import CONFIG, RunDir, command, started
+from l4s.rundir import CONFIG, COPY, RunDir, command, started, whole
 from l4s.thresholds import HELDOUT
 from l4s.traits import AFTERWARDS
 
@@ -153,6 +153,29 @@ def data_folder(root: Path) -> Path:
     if "data" not in (kept := started(root)):
         raise RunError(f"{root} does not tell which data it was made with: give --data")
     return Path(kept["data"])
+
+
+def asked(
+    recipe: str, overrides: Sequence[str], data: Path | None, run: Path | None
+) -> tuple[str, list[str], Path, Path | None]:
+    """Recipe, overrides, data and run folder that a command means.
+
+    A run's folder in place of a recipe stands for all of it as it was started; further overrides come after those of the
+    start.
+
+    Raises:
+        RunError: the folder holds no run, or `run` names another one.
+    """
+    folder = Path(recipe)
+    if recipe in shipped() or not folder.is_dir():
+        return recipe, list(overrides), data or Path("data"), run
+    first = next(iter(cells(folder).values()))
+    root = whole(folder)
+    if run is not None and run.resolve() != root.resolve():
+        raise RunError(
+            f"{root} is a run, which goes on where it lies: leave --run {run} out, or give {first.root / COPY}"
+        )
+    return str(first.root / COPY), [*started(root).get("set", []), *overrides], data or data_folder(root), root
 
 
 def one_cell(root: Path) -> RunDir:

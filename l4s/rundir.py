@@ -84,19 +84,20 @@ class RunDir:
 
 def command(run: Path, name: str, *options: object) -> str:
     """`l4s NAME` on the run or sweep cell at `run` as it was started, with these options: to be typed as it stands."""
-    cell = (run.parent / ENVIRONMENT).is_file()  # a sweep is run as a whole
-    root, recipe = run.parent if cell else run, run / COPY
-    kept = started(root)
-    data = ["--data", kept["data"]] if "data" in kept else []
-    sets = [word for text in kept.get("set", []) for word in ("--set", text)]
-    words = [name, str(recipe) if recipe.is_file() else "RECIPE", "--run", str(root), *data, *sets]
-    return f"`{shlex.join(['l4s', *words, *map(str, options)])}`"
+    root = whole(run)
+    words = [str(root)] if (run / COPY).is_file() else ["RECIPE", "--run", str(root)]
+    return f"`{shlex.join(['l4s', name, *words, *map(str, options)])}`"
+
+
+def whole(run: Path) -> Path:
+    """The folder of the run at `run`, or of the sweep that the cell there is part of: a sweep is run as a whole."""
+    return run.parent if (run.parent / ENVIRONMENT).is_file() else run
 
 
 def started(run: Path) -> dict[str, Any]:
     """Where, on which `data` and with which overrides (`set`) the run at `run` was started; empty where it does not say."""
-    places = [run / ENVIRONMENT, run.parent / ENVIRONMENT]  # a sweep says it once for all cells
-    return next((read_json(path) for path in places if path.is_file()), {})
+    path = whole(run) / ENVIRONMENT
+    return read_json(path) if path.is_file() else {}
 
 
 def reached(point: str) -> None:

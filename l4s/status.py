@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from l4s.errors import RecipeError
 from l4s.files import read_json
 from l4s.load import Member, load_cells
 from l4s.plan import Plan, cells, read_plan
-from l4s.rundir import COPY, METRICS, RunDir, begun, command, finished
+from l4s.rundir import COPY, METRICS, RunDir, begun, command, finished, started
 
 Row = dict[str, Any]
 STEPS = ("pseudo", "members", "ensembles")  # of a round
@@ -163,7 +162,5 @@ def _not_started(found: dict[str, RunDir]) -> list[str]:
     sample = next(iter(found.values())).root / COPY
     if "" in found or not sample.is_file():
         return []
-    try:
-        return [name for name in load_cells(sample) if name and name not in found]
-    except RecipeError:  # it was started with --set, without which it means nothing
-        return []
+    sets = started(sample.parent).get("set", [])
+    return [name for name in load_cells(sample, sets) if name and name not in found]

@@ -9,7 +9,7 @@ from data_factory import RECIPE
 
 from l4s.errors import RunError
 from l4s.load import expand, load_recipe, parse_recipe
-from l4s.plan import Plan, data_folder, submission_facts
+from l4s.plan import Plan, asked, data_folder, submission_facts
 from l4s.rundir import RunDir
 
 
@@ -118,3 +118,27 @@ def test_a_card_tells_what_the_run_changed_in_its_recipe_and_no_folders(tmp_path
     (tmp_path / "run" / "env.json").write_text(json.dumps({"set": sets}))
     told = submission_facts(plan, 1, "", threshold=0.5, min_area=0)["set"]
     assert told == ["train.steps=2", "member.a.init=...", "member.b.init=...", "name=2026-11-21T10:00:00"]
+
+
+@pytest.mark.parametrize("cell", ["", "lr1"])
+def test_the_folder_of_a_run_stands_for_what_it_was_started_with(tmp_path, cell):
+    root = tmp_path / "run"
+    (root / cell).mkdir(parents=True)
+    (root / cell / "config.json").write_text("{}")
+    (root / "env.json").write_text(json.dumps({"data": "/there", "set": ["rounds=1"]}))
+    recipe = str(root / cell / "recipe.toml")
+    for folder in {root, root / cell}:  # a sweep is run as a whole
+        assert asked(str(folder), [], None, None) == (recipe, ["rounds=1"], Path("/there"), root)
+        assert asked(str(folder), ["rounds=2"], Path("d"), root) == (recipe, ["rounds=1", "rounds=2"], Path("d"), root)
+        with pytest.raises(RunError, match="is a run, which goes on where it lies: leave --run .*other out"):
+            asked(str(folder), [], None, tmp_path / "other")
+
+
+def test_what_is_no_folder_of_a_run_is_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()  # the name of a recipe, whatever lies here
+    for recipe in ("mine.toml", "demo"):
+        assert asked(recipe, ["rounds=1"], None, Path("r")) == (recipe, ["rounds=1"], Path("data"), Path("r"))
+    Path("some").mkdir()
+    with pytest.raises(RunError, match="some is no run directory"):
+        asked("some", [], None, None)

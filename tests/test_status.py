@@ -151,15 +151,15 @@ def test_submissions(tmp_path):
 
 
 def test_cells_of_a_sweep_also_those_that_have_not_begun(tmp_path):
-    text = 'rounds = 0\n[domain.home]\nrole = "source"\n[member.a]\nmodel = { name = "baseline" }\n[sweep]\n"train.steps" = [1, 2, 3]\n'
-    write_json(tmp_path / "env.json", {"argv": []})
+    text = 'rounds = 0\n[domain.home]\nrole = "source"\n[member.a]\nmodel = { name = "baseline" }\n[sweep]\n"train.steps" = [1, 2]\n'
+    write_json(tmp_path / "env.json", {"set": ['sweep={ "train.steps" = [1, 2, 3] }']})
     for cell in ("steps1", "steps3"):
         begin(tmp_path / cell)
         (tmp_path / cell / "recipe.toml").write_text(text)
     found = {row["cell"]: row for row in run_status(tmp_path, now=0)}
     assert list(found) == ["steps1", "steps3", "steps2"]
     assert found["steps2"]["rounds"] == [] and found["steps1"]["recipe"] == "some"
-    assert all(row["goes_on_with"].endswith(f"--run {tmp_path}`") for row in found.values())  # as a whole
+    assert {row["goes_on_with"] for row in found.values()} == {f"`l4s run {tmp_path}`"}  # as a whole
 
 
 def test_the_command(tmp_path):

@@ -545,7 +545,7 @@ def test_a_submission_is_packed_once(place, tmp_path):
     home = {r["domain"]: r["f1"] for r in rows if r["role"] == "source" and r["kind"] == "ensemble"}
     assert home, "the tiny recipe holds patches of its source out"
     known = {"recipe": "tiny", "run": "run", "round": 0, "members": ["a", "b"], "local_scores": home}
-    assert card.facts == known | {"local_min_area": 0}
+    assert card.facts == known | {"local_min_area": 0, "set": [*QUICK, "rounds=0"]}
     first = zip.read_bytes()
     for path in (zip, zip.with_suffix(".json")):
         os.utime(path, ns=(1, 1))

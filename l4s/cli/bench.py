@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     recipe: loop.Recipe = None,
-    data: loop.Data = Path("data"),
+    data: loop.Data = None,
     members: loop.Members = None,
     steps: Annotated[int, typer.Option(min=1, help="Timed steps of each kind.")] = 20,
     sets: loop.Sets = None,
@@ -32,10 +32,9 @@ def bench(
     from l4s.pipeline import chosen
     from l4s.session import Machine, open_session
 
+    recipe, overrides, place, _ = loop.asked(recipe, sets, data, None)
     with tempfile.TemporaryDirectory() as scratch:
-        opened = open_session(
-            loop.named(recipe), sets or [], data, Path(scratch), Machine(device, precision, workers, cache)
-        )
+        opened = open_session(recipe, overrides, place, Path(scratch), Machine(device, precision, workers, cache))
         times = [time_member(x, member, steps) for x in opened for member in chosen(x, 0, members or ())]
     if json:
         show.as_json([vars(each) | {"ratio": each.ratio} for each in times])

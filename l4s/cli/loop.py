@@ -14,11 +14,15 @@ Recipe = Annotated[
     Optional[str],  # noqa: UP045
     typer.Argument(
         metavar="RECIPE",
-        help="A recipe file, or the name of a shipped one (see `l4s recipes`); default zhao2022.",
+        help="A recipe file, the name of a shipped one (see `l4s recipes`), or a run's folder, which goes on as it was started; "
+        "default zhao2022.",
         show_default=False,
     ),
 ]
-Data = Annotated[Path, typer.Option(envvar="L4S_DATA", help="Folder with the data.")]
+Data = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(envvar="L4S_DATA", help="Folder with the data; default data, or that of the run's folder."),
+]
 Run = Annotated[Optional[Path], typer.Option(help="Run directory; default runs/<recipe name>.")]  # noqa: UP045
 Sets = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -50,7 +54,7 @@ def register(app: typer.Typer) -> None:
 
 def run(
     recipe: Recipe = None,
-    data: Data = Path("data"),
+    data: Data = None,
     run: Run = None,
     sets: Sets = None,
     device: Device = "auto",
@@ -64,14 +68,14 @@ def run(
 ) -> None:
     """All rounds of a recipe; the same command resumes."""
     if dry_run:
-        _foreseen(named(recipe), sets or [], run)
+        name, overrides, _, place = asked(recipe, sets, data or Path("data"), run)
+        _foreseen(name, overrides, place)
         return
     from l4s.pipeline import run_recipe
     from l4s.session import Machine, open_session
 
-    for x in open_session(
-        named(recipe), sets or [], data, run, Machine(device, precision, workers, cache, deterministic)
-    ):
+    machine = Machine(device, precision, workers, cache, deterministic)
+    for x in open_session(*asked(recipe, sets, data, run), machine):
         run_recipe(x)
         if x.engine.main:
             _reached(x.run)
@@ -79,7 +83,7 @@ def run(
 
 def train(
     recipe: Recipe = None,
-    data: Data = Path("data"),
+    data: Data = None,
     run: Run = None,
     round_: Round = 0,
     members: Members = None,
@@ -94,16 +98,15 @@ def train(
     from l4s.pipeline import train_round
     from l4s.session import Machine, open_session
 
-    for x in open_session(
-        named(recipe), sets or [], data, run, Machine(device, precision, workers, cache, deterministic)
-    ):
+    machine = Machine(device, precision, workers, cache, deterministic)
+    for x in open_session(*asked(recipe, sets, data, run), machine):
         train_round(x, round_, members or ())
 
 
 def predict(
     ctx: typer.Context,
     recipe: Recipe = None,
-    data: Data = Path("data"),
+    data: Data = None,
     run: Run = None,
     round_: LastRound = None,
     members: Members = None,
@@ -152,7 +155,7 @@ def predict(
         from l4s.session import Machine, open_session
 
         machine = Machine(device, precision, workers, cache, deterministic)
-        for x in open_session(named(recipe), sets or [], data, run, machine):
+        for x in open_session(*asked(recipe, sets, data, run), machine):
             predict_round(x, round_ or 0, members or ())
         return
     if run is None or out is None:
@@ -171,7 +174,7 @@ def ensemble(
     ctx: typer.Context,
     recipe: Recipe = None,
     more: Annotated[Optional[list[Path]], typer.Argument(hidden=True)] = None,  # noqa: UP045
-    data: Data = Path("data"),
+    data: Data = None,
     run: Run = None,
     round_: LastRound = None,
     sets: Sets = None,
@@ -212,13 +215,13 @@ def ensemble(
     from l4s.session import Machine, open_session
     from l4s.steps import run_ensemble
 
-    for x in open_session(named(recipe), sets or [], data, run, Machine("cpu", cache=cache)):
+    for x in open_session(*asked(recipe, sets, data, run), Machine("cpu", cache=cache)):
         run_ensemble(x, round_ or 0, group)
 
 
 def pseudolabel(
     recipe: Recipe = None,
-    data: Data = Path("data"),
+    data: Data = None,
     run: Run = None,
     round_: Annotated[int, typer.Option("--round", min=1, help="The round that will train on the labels.")] = 1,
     sets: Sets = None,
@@ -228,7 +231,7 @@ def pseudolabel(
     from l4s.session import Machine, open_session
     from l4s.steps import run_pseudo
 
-    for x in open_session(named(recipe), sets or [], data, run, Machine("cpu", cache=cache)):
+    for x in open_session(*asked(recipe, sets, data, run), Machine("cpu", cache=cache)):
         run_pseudo(x, round_)
 
 
@@ -280,13 +283,15 @@ def _reached(run: "RunDir") -> None:
         typer.echo(f"  {shlex.join(('l4s', 'submit', 'check', entry['zip'], '--ids-from', entry['probs']))}")
 
 
-def named(recipe: str | None) -> str:
-    """The recipe that was typed, else the default, which takes days on a GPU and so is said aloud."""
-    from l4s import log
+def asked(
+    recipe: str | None, sets: list[str] | None, data: Path | None, run: Path | None
+) -> tuple[str, list[str], Path, Path | None]:
+    """What was typed, as `open_session` wants it; the default recipe takes days on a GPU and so is said aloud."""
+    from l4s import log, plan
 
     if recipe is None:
         log.info(f"no recipe named: {DEFAULT}; `l4s recipes` lists the others")
-    return recipe or DEFAULT
+    return plan.asked(recipe or DEFAULT, sets or [], data, run)
 
 
 def _refuse(ctx: typer.Context, why: str, *names: str) -> None:
