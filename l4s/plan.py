@@ -144,7 +144,7 @@ def cells(root: Path) -> dict[str, RunDir]:
 
 
 def data_folder(root: Path) -> Path:
-    """The data that the run at `root`, one cell or a whole sweep, was started with.
+    """The data of the run at `root`, one cell or a whole sweep.
 
     Raises:
         RunError: there is no run there, or it does not tell.
@@ -160,8 +160,7 @@ def asked(
 ) -> tuple[str, list[str], Path, Path | None]:
     """Recipe, overrides, data and run folder that a command means.
 
-    A run's folder in place of a recipe stands for all of it as it was started; further overrides come after those of the
-    start.
+    A run's folder in place of a recipe stands for all of them, as last given; further overrides come after the run's.
 
     Raises:
         RunError: the folder holds no run, or `run` names another one.
@@ -259,7 +258,7 @@ def submission_facts(
     Local scores are F1 on the held-out source, by domain, as far as `table.json` has them, under the test-time
     augmentation that is submitted, or the only one there is. `local_threshold` is there where the submission is cut at
     another threshold than they are: theirs, or None where they have several; `local_min_area` where it leaves out small
-    areas, which they do not. `set` are the overrides that the run was started with.
+    areas, which they do not. `set` are the overrides of the run.
 
     Args:
         threshold: of the submission, and its `min_area`.

@@ -83,7 +83,7 @@ class RunDir:
 
 
 def command(run: Path, name: str, *options: object) -> str:
-    """`l4s NAME` on the run or sweep cell at `run` as it was started, with these options: to be typed as it stands."""
+    """`l4s NAME` on the run or sweep cell at `run` as it is, with these options: to be typed as it stands."""
     root = whole(run)
     words = [str(root)] if (run / COPY).is_file() else ["RECIPE", "--run", str(root)]
     return f"`{shlex.join(['l4s', name, *words, *map(str, options)])}`"
@@ -95,7 +95,7 @@ def whole(run: Path) -> Path:
 
 
 def started(run: Path) -> dict[str, Any]:
-    """Where, on which `data` and with which overrides (`set`) the run at `run` was started; empty where it does not say."""
+    """Where the run at `run` was started, and the `data` and overrides (`set`) last given; empty where it does not say."""
     path = whole(run) / ENVIRONMENT
     return read_json(path) if path.is_file() else {}
 

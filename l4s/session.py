@@ -59,11 +59,18 @@ def open_session(
     engine = _engine(root, machine)
     for plan in plans:
         opened = open_run(plan.recipe, engine, data, plan.run, machine, find_recipe(recipe))
-        # only now: a run whose data cannot be read leaves nothing behind; and once: trainings tell where they were made
-        if engine.main and not RunDir(root).environment.is_file():
-            started = {"argv": sys.argv[1:], "data": str(data.absolute()), "set": list(overrides)}
-            write_json(RunDir(root).environment, environment(engine) | started)
+        if engine.main:  # only now: a run whose data cannot be read leaves nothing behind
+            _keep(RunDir(root).environment, engine, data, overrides)
         yield opened
+
+
+def _keep(file: Path, engine: Engine, data: Path, overrides: Sequence[str]) -> None:
+    """Write down where a run was started, once, and on which data and with which overrides it was opened, each time anew."""
+    before = read_json(file) if file.is_file() else {}
+    kept = before or environment(engine) | {"argv": sys.argv[1:]}
+    now = kept | {"data": str(data.absolute()), "set": list(overrides)}
+    if now != before:
+        write_json(file, now)
 
 
 def preview(recipe: str, overrides: Sequence[str], run: Path | None) -> tuple[Path, list[Plan]]:

@@ -17,7 +17,7 @@ STEPS = ("pseudo", "members", "ensembles")  # of a round
 def run_status(root: Path, now: float) -> list[Row]:
     """The state of every cell of a run: JSON-able; what is not known (yet) is None.
 
-    `goes_on_with` is the command that carries an unfinished cell to its end, with the options the run was started with,
+    `goes_on_with` is the command that carries an unfinished cell to its end, with the options last given,
     and None for one that is finished.
 
     Args:

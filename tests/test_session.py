@@ -37,6 +37,9 @@ def test_an_open_run_says_what_it_is_made_of(place, tmp_path):
     environment = json.loads((tmp_path / "run" / "env.json").read_text())
     assert environment["precision"] == "fp32" and environment["processes"] == 1
     assert environment["data"] == str(place / "data") and environment["set"] == ["train.steps=3"]
+    opened(place, tmp_path / "run", "train.steps=3", "rounds=2")
+    again = json.loads((tmp_path / "run" / "env.json").read_text())
+    assert again == environment | {"set": ["train.steps=3", "rounds=2"]}  # what config.json holds now
     assert {"torch", "numpy", "albumentations"} <= environment["libraries"].keys()
 
 

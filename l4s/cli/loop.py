@@ -14,8 +14,8 @@ Recipe = Annotated[
     Optional[str],  # noqa: UP045
     typer.Argument(
         metavar="RECIPE",
-        help="A recipe file, the name of a shipped one (see `l4s recipes`), or a run's folder, which goes on as it was started; "
-        "default zhao2022.",
+        help="A recipe file, the name of a shipped one (see `l4s recipes`), or a run's folder, which goes on as it is; default "
+        "zhao2022.",
         show_default=False,
     ),
 ]

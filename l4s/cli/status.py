@@ -43,7 +43,7 @@ def report(
     run: Run,
     data: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(envvar="L4S_DATA", help="Folder with the data; default the one that the run was started with."),
+        typer.Option(envvar="L4S_DATA", help="Folder with the data; default the run's own."),
     ] = None,
     pictures: Annotated[bool, typer.Option(help="Draw some patches of each domain.")] = True,
     study: Annotated[
