@@ -91,7 +91,8 @@ def command(run: Path, name: str, *options: object) -> str:
 
 def whole(run: Path) -> Path:
     """The folder of the run at `run`, or of the sweep that the cell there is part of: a sweep is run as a whole."""
-    return run.parent if (run.parent / ENVIRONMENT).is_file() else run
+    cell = not (run / ENVIRONMENT).is_file() and (run.parent / ENVIRONMENT).is_file()
+    return run.parent if cell else run
 
 
 def started(run: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from l4s.errors import RecipeError
 from l4s.files import read_json
 from l4s.load import Member, load_cells
 from l4s.plan import Plan, cells, read_plan
@@ -162,5 +163,8 @@ def _not_started(found: dict[str, RunDir]) -> list[str]:
     sample = next(iter(found.values())).root / COPY
     if "" in found or not sample.is_file():
         return []
-    sets = started(sample.parent).get("set", [])
-    return [name for name in load_cells(sample, sets) if name and name not in found]
+    try:
+        sweep = load_cells(sample, started(sample.parent).get("set", []))
+    except RecipeError:  # an older run does not tell its overrides, without which its recipe may mean nothing
+        return []
+    return [name for name in sweep if name and name not in found]

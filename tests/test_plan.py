@@ -107,6 +107,14 @@ def test_a_run_and_each_cell_of_a_sweep_know_their_data(tmp_path, cell):
     assert data_folder(root / cell) == data_folder(root) == Path("/there")
 
 
+def test_a_run_that_lies_in_another_one_is_no_cell_of_it(tmp_path):
+    for root, data in ((tmp_path, "/outer"), (tmp_path / "inner", "/inner")):
+        root.mkdir(exist_ok=True)
+        (root / "config.json").write_text("{}")
+        (root / "env.json").write_text(json.dumps({"data": data}))
+    assert data_folder(tmp_path / "inner") == Path("/inner") and data_folder(tmp_path) == Path("/outer")
+
+
 def test_what_is_no_run_has_no_data(tmp_path):
     with pytest.raises(RunError, match="is no run directory"):
         data_folder(tmp_path)

@@ -160,6 +160,9 @@ def test_cells_of_a_sweep_also_those_that_have_not_begun(tmp_path):
     assert list(found) == ["steps1", "steps3", "steps2"]
     assert found["steps2"]["rounds"] == [] and found["steps1"]["recipe"] == "some"
     assert {row["goes_on_with"] for row in found.values()} == {f"`l4s run {tmp_path}`"}  # as a whole
+    (tmp_path / "env.json").write_text("{}")  # of an older run: what its recipe needs beside it is not known
+    (tmp_path / "steps1" / "recipe.toml").write_text(text.replace("[member.a]", "[member.a]\nneeds = ['b']"))
+    assert [row["cell"] for row in run_status(tmp_path, now=0)] == ["steps1", "steps3"]
 
 
 def test_the_command(tmp_path):

@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """All rounds of a recipe; the same command resumes."""
     if dry_run:
-        name, overrides, _, place = asked(recipe, sets, data or Path("data"), run)
+        name, overrides, _, place = asked(recipe, sets, data or Path("data"), run)  # no data are read
         _foreseen(name, overrides, place)
         return
     from l4s.pipeline import run_recipe
